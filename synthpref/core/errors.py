@@ -1,0 +1,101 @@
+"""Everything that can go wrong, told apart by type, never by text.
+
+    SynthprefError
+    ├── RecipeError      the recipe or its source is wrong; raised before any call          exit 2
+    ├── BackendError     a model endpoint failed; `kind` decides what happens next
+    │     rate_limit, transient, unreachable        asked again; a dead endpoint stops the run
+    │     context_length, content_filter, bad_request            the row is rejected
+    │     auth, not_found, unsupported                   the run stops at once     exit 1
+    ├── StageError       stage or plugin code raised; the row is rejected
+    ├── JournalError     what was paid for cannot be written or read; the run stops    exit 1
+    ├── RunStopped       stopped early on purpose (budget, rejects, Ctrl-C)            exit 3
+    └── ExportError      a finished run cannot be written in the asked format          exit 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ErrorKind = Literal[
+    "rate_limit",
+    "transient",
+    "unreachable",
+    "context_length",
+    "content_filter",
+    "bad_request",
+    "auth",
+    "not_found",
+    "unsupported",
+]
+RETRIED: frozenset[ErrorKind] = frozenset({"rate_limit", "transient", "unreachable"})
+FATAL: frozenset[ErrorKind] = frozenset({"auth", "not_found", "unsupported"})
+
+
+class SynthprefError(Exception):
+    """The root: `except SynthprefError` catches all that this package raises on purpose."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a recipe: where it is, what was found there, and what to do about it."""
+
+    path: str
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return f"{text}; {self.fix}" if self.fix else text
+
+
+class RecipeError(SynthprefError):
+    """All the mistakes that can be seen without a call, reported together."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class BackendError(SynthprefError):
+    """A call to a model failed.
+
+    `status` is the HTTP status where there was one; `retry_after` is in seconds, as the server asked.
+    The message never holds a key, a token or a header.
+    """
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: ErrorKind = kind
+        self.status = status
+        self.retry_after = retry_after
+
+
+class StageError(SynthprefError):
+    """A stage broke its contract, or its code raised; `__cause__` holds the original."""
+
+
+class JournalError(SynthprefError):
+    """The journal of a run cannot be opened, read or written."""
+
+
+class RunStopped(SynthprefError):
+    """The run ended early and its folder resumes with the same command."""
+
+    exit_code = 3
+
+
+class ExportError(SynthprefError):
+    """The rows of a run cannot be written in the format asked for."""

@@ -1,0 +1,194 @@
+"""The one seam to models: a Request goes out, Completions come back.
+
+Stages see only `Ask`. Backends see only `Request`. What lies between (journal, retries, limits, seeds) is
+the engine's. Names are those of the OpenAI API and of vLLM.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from synthpref.core.types import Message, Usage
+
+Capability = Literal["chat", "n", "logprobs", "json_schema", "embed", "reward"]
+
+NEUTRAL = "neutral"
+"""Marks a model field that cannot change an answer (endpoint, time-outs, limits, prices). A field without
+the mark is part of the call key: a new field is safe by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call. `n`, `seed` and `priority` are not part of the call key: each of the n answers has its own
+    place in the journal."""
+
+    messages: tuple[Message, ...]
+    """For kind "embed", one message holding the text; for "reward", a conversation to be scored."""
+    kind: Literal["chat", "embed", "reward"] = "chat"
+    n: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    """How many alternatives to return for each token; None for no logprobs."""
+    response_format: Mapping[str, Any] | None = None
+    """{"type": "json_schema", "json_schema": {...}} as on the OpenAI wire."""
+    seed: int | None = None
+    """Answer i of the n is drawn with seed + i, as vLLM does."""
+    priority: int = 0
+    """Lower goes first when the endpoint is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One generated token and its alternatives, as (token, natural log-probability)."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One answer. Which field is filled depends on Request.kind: text, vector or values."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    reasoning: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    vector: tuple[float, ...] | None = None
+    values: Mapping[str, float] | None = None
+    """Reward heads by name; a model with one head calls it "reward"."""
+    usage: Usage | None = None
+    """Of the whole request; only its first completion carries it."""
+    model: str = ""
+    """The model as the endpoint named it."""
+    seed: int | None = None
+
+
+class Backend(Protocol):
+    """An open connection to one model. Raises BackendError and nothing else."""
+
+    async def complete(self, request: Request) -> list[Completion]:
+        """`request.n` completions. Fewer is an answer cut short: the rest is asked for again."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Price(BaseModel):
+    """US dollars per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+    def cost(self, usage: Usage) -> float:
+        return (usage.prompt_tokens * self.input + usage.completion_tokens * self.output) / 1e6
+
+
+class ModelSpec(BaseModel):
+    """A role in a recipe's `models`: which model answers, with which defaults. Backends subclass it.
+
+    Every field is part of the call key unless it is marked NEUTRAL.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
+
+    backend: str
+    """Which backend serves this role."""
+    model: str
+    """The model's name, as the backend knows it."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Sampling temperature; the backend's own default where it is not given."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling mass."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest answer, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
+    price: Annotated[Price | None, NEUTRAL] = None
+    """US dollars per million tokens, {input, output}; needed for cost figures and `max_cost_usd`."""
+    licence: Annotated[str | None, NEUTRAL] = None
+    """Licence of the model's outputs, named in the dataset card."""
+    retries: Annotated[int, NEUTRAL] = Field(default=6, ge=0)
+    """How often a call that failed for a passing reason is asked again."""
+
+    def able(self) -> frozenset[Capability]:
+        """What this role can do, known without a call."""
+        return self.capabilities
+
+    def identity(self) -> dict[str, Any]:
+        """What of this spec can change an answer, as plain JSON values."""
+        fields = type(self).model_fields
+        return self.model_dump(mode="json", include={k for k, f in fields.items() if NEUTRAL not in f.metadata})
+
+    def secrets(self) -> list[str]:
+        """Values that may never be written anywhere."""
+        found = []
+        for value in dict(self).values():
+            inner = value.values() if isinstance(value, Mapping) else [value]
+            found += [v.get_secret_value() for v in inner if isinstance(v, SecretStr)]
+        return found
+
+    def open(self, shared: dict[str, Any]) -> Backend:
+        """Connect. `shared` lives as long as the run: roles on one endpoint meet there to share its limits."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a stage may know of a role."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    able: frozenset[Capability] = frozenset()
+
+
+class Ask(Protocol):
+    """What a stage gets instead of a client; bound to one row and one stage.
+
+    Equal requests of one row are told apart by order: the k-th of them always gets the k-th answer, on
+    every run. So start concurrent calls in a fixed order (`asyncio.gather` does).
+    """
+
+    rng: random.Random
+    """Seeded by the run's seed, the row and the stage: the same on every run."""
+
+    async def __call__(
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        n: int = 1,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        logprobs: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> list[Completion]:
+        """n answers of the model role. Parameters not given are the role's. `response_format` is left out
+        where the role has no structured output. Raises BackendError."""
+        ...
+
+    async def embed(self, text: str, *, model: str) -> tuple[float, ...]:
+        """The embedding of one text."""
+        ...
+
+    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
+        """A reward model's heads for a conversation that ends with the assistant."""
+        ...
+
+    def prompt(self, name: str, **values: Any) -> list[Message]:
+        """The messages of the prompt template `name`, filled in. A missing variable is an error."""
+        ...
+
+    def info(self, model: str) -> ModelInfo: ...

@@ -1,0 +1,86 @@
+"""Prompt templates: a jinja2 text with a block for each message, rendered in a sandbox.
+
+    {% block system %}You are a fair judge.{% endblock %}
+    {% block user %}{{ response | fence("response") }}{% endblock %}
+
+Blocks are named system, user or assistant (with a suffix where one comes twice: user_2) and become messages
+in the order of the file. Values are data: what stands in them is never read as template code, and `fence`
+marks where a text that we did not write begins and ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import FunctionLoader, StrictUndefined, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from synthpref.core.types import Message
+
+_BLOCK = re.compile(r"{%-?\s*block\s+((?:system|user|assistant)(?:_\w+)?)\b")
+_FENCE = re.compile(r"<<(?P<label>[^<>\n]+) (?P<tag>[0-9a-f]{8})>>\n(?P<text>.*?)\n<</(?P=label) (?P=tag)>>", re.S)
+
+
+def fence(text: str, label: str) -> str:
+    """`text` between marks that it cannot forge: their tag is a hash of the text itself."""
+    tag = hashlib.sha256(f"{label}\n{text}".encode()).hexdigest()[:8]
+    return f"<<{label} {tag}>>\n{text}\n<</{label} {tag}>>"
+
+
+def fenced(prompt: str) -> list[tuple[str, str]]:
+    """The (label, text) of each fence in a rendered prompt whose tag is that of its text, outermost first."""
+    found = [(m["label"], m["text"], m["tag"]) for m in _FENCE.finditer(prompt)]
+    return [(label, text) for label, text, tag in found if fence(text, label).startswith(f"<<{label} {tag}>>")]
+
+
+class Prompts:
+    """The prompt templates of a run, read by name through `source`.
+
+    `source(name)` returns a template's text, or None when there is none of that name.
+    """
+
+    def __init__(self, source: Callable[[str], str | None]) -> None:
+        self._source = source
+        self._env = ImmutableSandboxedEnvironment(
+            loader=FunctionLoader(source),
+            undefined=StrictUndefined,
+            autoescape=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._env.filters["fence"] = fence
+
+    def text(self, name: str) -> str:
+        """The template's text. Raises jinja2.TemplateNotFound."""
+        self._env.get_template(name)
+        return self._source(name) or ""
+
+    def render(self, name: str, values: Mapping[str, Any]) -> list[Message]:
+        """The messages of template `name`. Raises jinja2.TemplateError: not found, bad syntax, or a variable
+        that is not among `values`."""
+        template = self._env.get_template(name)
+        roles = list(dict.fromkeys(_BLOCK.findall(self._source(name) or "")))
+        if not roles:
+            return [{"role": "user", "content": template.render(values).strip()}]
+        context = template.new_context(dict(values))
+        texts = ((role, "".join(template.blocks[role](context)).strip()) for role in roles)
+        return [{"role": role.split("_")[0], "content": text} for role, text in texts if text]
+
+    def variables(self, name: str) -> set[str]:
+        """The variables that the template uses."""
+        return meta.find_undeclared_variables(self._env.parse(self.text(name)))
+
+    def digest(self, name: str) -> str:
+        """A hash of the template and of all that it includes: a changed prompt is a changed call."""
+        seen: dict[str, str] = {}
+        todo = [name]
+        while todo:
+            current = todo.pop()
+            if current not in seen:
+                seen[current] = self.text(current)
+                referenced = meta.find_referenced_templates(self._env.parse(seen[current]))
+                todo += [other for other in referenced if other]
+        return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The machine: recipe in, run folder out. Imports only core."""

@@ -1,0 +1,1 @@
+"""The outer doors: sources in, datasets, cards and reports out. Imports only core."""

@@ -1,0 +1,1 @@
+"""The door to models: wire formats, limits and the simulated world. Imports only core."""

@@ -1,0 +1,1 @@
+"""The words of a recipe, a family to a file. Imports only core."""

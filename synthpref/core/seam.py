@@ -100,7 +100,7 @@ class ModelSpec(BaseModel):
     Every field is part of the call key unless it is marked NEUTRAL.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
 

@@ -1,7 +1,7 @@
 """synthpref: preference data from prompts and model endpoints, by recipe.
 
-    from synthpref import RowStage, Row, Ask     # what a plugin needs
-    from synthpref.testing import run_stage      # what its tests need
+from synthpref import RowStage, Row, Ask     # what a plugin needs
+from synthpref.testing import run_stage      # what its tests need
 """
 
 from __future__ import annotations
@@ -26,18 +26,46 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "errors": "BackendError ExportError JournalError Problem RecipeError RunStopped StageError SynthprefError",
-    "seam": "Ask Backend Completion ModelSpec Request",
-    "stage": "Barrier Calls Load PromptName Role RowStage Stage",
-    "types": "Comparison Drop Message Origin Pair Row Sample Score Usage Vote",
-}
-_HOME = {name: f"synthpref.core.{module}" for module, names in _HOMES.items() for name in names.split()}
-__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+__all__ = [
+    "Ask",
+    "Backend",
+    "BackendError",
+    "Barrier",
+    "Calls",
+    "Comparison",
+    "Completion",
+    "Drop",
+    "ExportError",
+    "JournalError",
+    "Load",
+    "Message",
+    "ModelSpec",
+    "Origin",
+    "Pair",
+    "Problem",
+    "PromptName",
+    "RecipeError",
+    "Request",
+    "Role",
+    "Row",
+    "RowStage",
+    "RunStopped",
+    "Sample",
+    "Score",
+    "Stage",
+    "StageError",
+    "SynthprefError",
+    "Usage",
+    "Vote",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that `synthpref --help` does not pay for pydantic.
-    if name not in _HOME:
-        raise AttributeError(f"module 'synthpref' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name in __all__:
+        for room in ("errors", "types", "seam", "stage"):
+            module = importlib.import_module(f"synthpref.core.{room}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'synthpref' has no attribute {name!r}")

@@ -1,9 +1,9 @@
 """What plugin authors test with: run one stage on rows, with answers from a plain function.
 
-    def answer(request: Request) -> list[str]:
-        return ["SCORE: 7"] * request.n
+def answer(request: Request) -> list[str]:
+    return ["SCORE: 7"] * request.n
 
-    rows = run_stage(MyJudge(model="judge"), [row("What is 2+2?", "4", "5")], answer)
+rows = run_stage(MyJudge(model="judge"), [row("What is 2+2?", "4", "5")], answer)
 """
 
 from __future__ import annotations
@@ -85,7 +85,11 @@ class FunctionAsk:
 
 
 def run_stage(
-    stage: Stage, rows: Sequence[Row], answer: Answer | None = None, *, able: frozenset[Capability] = EVERYTHING
+    stage: Stage,
+    rows: Sequence[Row],
+    answer: Answer | None = None,
+    *,
+    able: frozenset[Capability] = EVERYTHING,
 ) -> list[Row | Drop]:
     """What the stage makes of the rows, all its parts one after the other; a Drop stands for a row that left.
 

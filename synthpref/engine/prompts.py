@@ -20,7 +20,11 @@ def prompt_source(folders: Sequence[Path] = (), base: Path = Path()) -> Callable
     a name that ends in .j2 is a path, relative to `base`."""
 
     def read(name: str) -> str | None:
-        places = [base / name] if name.endswith(".j2") else [f / f"{name}.j2" for f in (*folders, shipped("prompts"))]
+        places = (
+            [base / name]
+            if name.endswith(".j2")
+            else [f / f"{name}.j2" for f in (*folders, shipped("prompts"))]
+        )
         found = next((place for place in places if place.is_file()), None)
         return found.read_text(encoding="utf-8") if found else None
 

@@ -1,0 +1,85 @@
+"""What a run will ask for, worked out before the first call: requests, tokens and cost by stage and role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+
+from synthpref.core.stage import PROMPT, Calls
+from synthpref.core.types import Row, Usage
+from synthpref.engine.recipe import Recipe, Use
+
+CHARS_PER_TOKEN = 4
+ANSWER_TOKENS, VERDICT_TOKENS = 400, 150
+SAMPLE_OF_ROWS = 100
+
+ASSUMPTIONS = (
+    f"1 token is {CHARS_PER_TOKEN} characters; an answer has {ANSWER_TOKENS} tokens and a verdict "
+    f"{VERDICT_TOKENS}, or the role's max_tokens if that is less; prompts are as long as the first "
+    f"{SAMPLE_OF_ROWS} of the source; nothing is asked twice, dropped or in the journal already"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One role's part in one stage. `requests` is for the whole run; `cost` is in USD, None without a price."""
+
+    stage: str
+    role: str
+    per_row: float
+    requests: float
+    answers: float
+    usage: Usage
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    rows: int
+    lines: tuple[Line, ...]
+
+    @property
+    def requests(self) -> float:
+        return sum(line.requests for line in self.lines)
+
+    @property
+    def usage(self) -> Usage:
+        return sum((line.usage for line in self.lines), Usage())
+
+    @property
+    def cost(self) -> float | None:
+        """USD of the roles that have a price; None where none has."""
+        costs = [line.cost for line in self.lines if line.cost is not None]
+        return sum(costs) if costs else None
+
+
+def plan(recipe: Recipe, rows: Iterable[Row]) -> Plan:
+    """The plan for all of `rows`, which is read to its end. Raises RecipeError when a row cannot be read."""
+    stream = iter(rows)
+    head = list(islice(stream, SAMPLE_OF_ROWS))
+    count = len(head) + sum(1 for _ in stream)
+    prompt = fmean([len(r.prompt_text) for r in head] or [0]) / CHARS_PER_TOKEN
+    samples = round(fmean([len(r.samples) for r in head] or [0]))
+    lines, going = [], float(count)
+    for use in recipe.uses:
+        load = use.stage.load(samples)
+        lines += [_line(recipe, use, calls, going, prompt) for calls in load.calls]
+        samples, going = load.samples, going * load.rows
+    return Plan(count, tuple(lines))
+
+
+def _line(recipe: Recipe, use: Use, calls: Calls, rows: float, prompt: float) -> Line:
+    spec = recipe.models[calls.model]
+    longest = spec.max_tokens or ANSWER_TOKENS
+    answer = min(longest, VERDICT_TOKENS if calls.reads else ANSWER_TOKENS)
+    texts = [recipe.prompts.text(name) for _, name in use.stage.marked(PROMPT)]
+    template = max((len(text) for text in texts), default=0) / CHARS_PER_TOKEN
+    requests = rows * calls.requests
+    usage = Usage(
+        round(requests * (prompt + template + calls.reads * ANSWER_TOKENS)),
+        round(requests * calls.n * answer),
+    )
+    cost = spec.price.cost(usage) if spec.price else None
+    return Line(use.label, calls.model, calls.requests, requests, requests * calls.n, usage, cost)

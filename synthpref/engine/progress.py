@@ -1,0 +1,75 @@
+"""The counters of a run, and the one view on them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from synthpref.engine.ask import Role
+
+log = logging.getLogger("synthpref")
+
+
+@dataclass
+class Progress:
+    """What has happened so far in this start of the run. The engine counts; a view reads."""
+
+    expected: int | None = None
+    """Rows in the source, where that is known."""
+    step: str = ""
+    entered: int = 0
+    finished: int = 0
+    skipped: int = 0
+    """Finished in an earlier start of the run."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    spent_before_usd: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def requests(self) -> int:
+        return sum(role.meter.requests for role in self.roles.values())
+
+    @property
+    def in_flight(self) -> int:
+        return sum(role.in_flight for role in self.roles.values())
+
+    @property
+    def tokens(self) -> int:
+        usages = [role.meter.usage for role in self.roles.values()]
+        return sum(u.prompt_tokens + u.completion_tokens for u in usages)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars over all starts; None where no role has a price."""
+        costs = [role.cost for role in self.roles.values() if role.cost is not None]
+        return self.spent_before_usd + sum(costs) if costs else None
+
+    def line(self) -> str:
+        """All of it on one line."""
+        seconds = max(time.monotonic() - self.started, 1e-6)
+        of = f"/{self.expected}" if self.expected else ""
+        parts = [
+            f"{self.step}: {self.finished + self.skipped}{of} rows",
+            f"{self.in_flight} calls in flight",
+            f"{self.requests / seconds:.1f} calls/s",
+            f"{self.tokens:,} tokens",
+        ]
+        walked = self.finished - self.skipped
+        if self.cost is not None:
+            text = f"${self.cost:.2f}"
+            if self.expected and walked > 0:
+                rest = max(self.expected - self.finished - self.skipped, 0)
+                text += (
+                    f" (about ${self.cost + (self.cost - self.spent_before_usd) * rest / walked:.2f} in all)"
+                )
+            parts.append(text)
+        for what, counts in (("dropped", self.dropped), ("rejected", self.rejected)):
+            if counts:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common(3))
+                parts.append(f"{counts.total()} {what} ({reasons})")
+        return " · ".join(parts)

@@ -1,0 +1,159 @@
+"""YAML as a recipe needs it: duplicate keys refused, ${VAR} from the environment, --set on top.
+
+A leaf that held a secret goes back to its ${VAR} when the recipe is saved, so that a saved recipe can be run
+again and holds no key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from synthpref.core.errors import Problem, RecipeError
+
+_VAR = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.I)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice, where PyYAML would keep the last one."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        line = key_node.start_mark.line + 1
+        if key in seen:
+            message = f"the key {key!r} comes twice, in line {seen[key]} and in line {line}"
+            raise RecipeError([Problem("", message, "remove one")])
+        seen[key] = line
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse(text: str) -> Any:
+    """The YAML text as plain values. Raises RecipeError with line and column."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RecipeError(
+            [Problem(where, f"not valid YAML: {error.problem}", "check the indentation")]
+        ) from None
+    except yaml.YAMLError as error:
+        raise RecipeError([Problem("", f"not valid YAML: {error}")]) from None
+
+
+def leaves(tree: Any, change: Callable[[str, str], Any], path: str = "") -> Any:
+    """A copy of the tree with every text replaced by `change(path, text)`."""
+    if isinstance(tree, Mapping):
+        return {k: leaves(v, change, f"{path}.{k}" if path else str(k)) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [leaves(v, change, f"{path}[{i}]") for i, v in enumerate(tree)]
+    return change(path, tree) if isinstance(tree, str) else tree
+
+
+def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[str]]:
+    """(the tree with ${VAR} and ${VAR:-default} filled in, variables that are not set, secret values).
+
+    A text that is one ${VAR} and nothing else may become a number or a truth value.
+    """
+    problems: list[Problem] = []
+    secrets: set[str] = set()
+
+    def fill(path: str, text: str) -> Any:
+        def value(match: re.Match[str]) -> str:
+            name, default = match["name"], match["default"]
+            found = env.get(name) or default
+            if found is None:
+                fix = f"export {name}=... or write ${{{name}:-default}}"
+                problems.append(Problem(path, f"the environment variable {name} is not set", fix))
+                return ""
+            if name in env and _SECRET_NAME.search(name) and len(found) >= 8:
+                secrets.add(found)
+            return found
+
+        filled = _VAR.sub(value, text)
+        if filled != text and _VAR.fullmatch(text) and re.fullmatch(r"-?\d{1,9}(\.\d+)?|true|false", filled):
+            return yaml.safe_load(filled)
+        return filled
+
+    return leaves(tree, fill), problems, secrets
+
+
+def set_values(tree: Any, settings: Sequence[str]) -> None:
+    """Apply `path=value` to the tree in place: models.policy.temperature=0.7, stages.1.n=4 or
+    stages.sample.n.n=4. Raises RecipeError when the path leads nowhere."""
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals:
+            raise RecipeError([Problem(f"--set {setting}", "no value", "write --set path.to.field=value")])
+        *way, last = path.split(".")
+        place: Any = tree
+        while way:
+            place = _step(place, way, setting)
+        if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+            place[int(last)] = parse(value)
+        elif isinstance(place, dict):
+            place[last] = parse(value)
+        else:
+            raise RecipeError(
+                [Problem(f"--set {setting}", f"nothing called {last!r} there", "check the path")]
+            )
+
+
+def _step(place: Any, way: list[str], setting: str) -> Any:
+    key = way.pop(0)
+    if isinstance(place, dict):
+        if not isinstance(place.get(key), (dict, list)):
+            place[key] = {}
+        return place[key]
+    if isinstance(place, list):
+        if key.isdigit() and int(key) < len(place):
+            return _config(place, int(key))
+        dotted = f"{key}.{way[0]}" if way else key
+        for word in (dotted, key):
+            at = [
+                i for i, item in enumerate(place) if item == word or (isinstance(item, dict) and word in item)
+            ]
+            if len(at) > 1:
+                message = f"{word!r} stands {len(at)} times in the list"
+                raise RecipeError([Problem(f"--set {setting}", message, "use its number, counted from 0")])
+            if at:
+                del way[: word.count(".")]
+                return _config(place, at[0])
+    raise RecipeError([Problem(f"--set {setting}", f"nothing called {key!r} there", "check the path")])
+
+
+def _config(items: list[Any], index: int) -> Any:
+    """The fields of the item: those of the stage, where the item is `- word: {fields}`."""
+    item = items[index]
+    if isinstance(item, str):
+        items[index] = {item: {}}
+        return items[index][item]
+    if isinstance(item, dict) and len(item) == 1:
+        word = next(iter(item))
+        item[word] = {} if item[word] is None else item[word]
+        return item[word]
+    return item
+
+
+def without_secrets(filled: Any, written: Any, secrets: set[str]) -> Any:
+    """The filled tree for saving: a leaf with a secret is shown as it was written, if that holds none."""
+    original: dict[str, str] = {}
+    leaves(written, lambda path, text: original.setdefault(path, text))
+
+    def hide(path: str, text: str) -> str:
+        if not any(secret in text for secret in secrets):
+            return text
+        before = original.get(path, "")
+        return before if before and not any(secret in before for secret in secrets) else "[secret]"
+
+    return leaves(filled, hide)

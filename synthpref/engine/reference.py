@@ -1,0 +1,72 @@
+"""The reference of stages and fields, made from the classes: printed by `synthpref stages`, written to docs/."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from synthpref.core.errors import Problem, RecipeError
+from synthpref.engine.registry import Registry, did_you_mean
+
+_NOISE = re.compile(
+    r"typing\.|synthpref\.[\w.]+\.|NoneType|Annotated\[([^,\[\]]+)(?:, [^\]]*)\]|<class '([\w.]+)'>"
+)
+
+
+def about(thing: type) -> str:
+    """The first paragraph of a class's docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+def stage_list(registry: Registry) -> str:
+    """A line for each stage, by family."""
+    lines, family = [], ""
+    for word, stage in registry.all("stages"):
+        if word.split(".")[0] != family:
+            family = word.split(".")[0]
+            lines.append("")
+        origin = registry.origin("stages", word)
+        lines.append(f"{word:18} {about(stage)}{f' [{origin}]' if origin else ''}")
+    return "\n".join(lines).strip()
+
+
+def stage_fields(registry: Registry, word: str) -> str:
+    """The stage's documentation and its fields. Raises RecipeError for a word that is not known."""
+    if word not in registry.names("stages"):
+        fix = did_you_mean(word, registry.names("stages"))
+        raise RecipeError([Problem("stages", f"no stage named {word!r}", fix)])
+    stage = registry.get("stages", word)
+    fields = "\n".join(
+        f"  {name}: {kind}{default}\n      {text}" for name, kind, default, text in rows(stage)
+    )
+    return f"{word}\n\n{inspect.getdoc(stage)}\n\nFields:\n{fields}"
+
+
+def rows(thing: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """(name, type, " = default" or " (required)", text) of each field."""
+    return [
+        (name, _kind(field), _default(field), " ".join((field.description or "").split()))
+        for name, field in thing.model_fields.items()
+    ]
+
+
+def _kind(field: FieldInfo) -> str:
+    kind = field.annotation
+    text = kind.__name__ if isinstance(kind, type) and not getattr(kind, "__args__", None) else str(kind)
+    while (shorter := _NOISE.sub(lambda m: m[1] or m[2] or ("None" if "None" in m[0] else ""), text)) != text:
+        text = shorter
+    return text.replace("Literal[", "one of [")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return " (required)"
+    value: Any = field.default
+    if value is PydanticUndefined:
+        value = field.get_default(call_default_factory=True)
+    return " = null" if value is None else f" = {value!r}"

@@ -1,0 +1,358 @@
+"""The machine: rows walk through the recipe, depth first.
+
+A recipe is a list of steps: segments of row stages, with barriers between them. In a segment each of N
+workers takes a row from the one iterator and walks it to the segment's end, so back-pressure needs no queues
+and memory does not grow with the rows. Concurrency is limited at the endpoints, not here. A row that is
+through is noted in the journal with all that came of it; between steps, rows come back from there, sorted by id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from synthpref.core.errors import BackendError, JournalError, StageError, SynthprefError
+from synthpref.core.stage import Barrier, RowStage, Stage
+from synthpref.core.types import Drop, Row
+from synthpref.engine.ask import Models, RowAsk, Stop, Stopping, Walk
+from synthpref.engine.journal import Journal, Outcome, digest, pack
+from synthpref.engine.progress import Progress
+from synthpref.engine.recipe import Recipe, Use
+
+WORKERS = 512
+"""Rows under way at once. Enough to fill any endpoint's limit; each costs a few kilobytes while it waits."""
+REJECTS_FROM = 20
+"""Rows that must have ended before max_reject_rate may stop the run half-way."""
+
+log = logging.getLogger("synthpref")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a stage of the recipe, with what sets its draws and its calls apart."""
+
+    use: Use
+    stage: Stage
+    name: str
+    salt: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A segment of row stages, or one barrier."""
+
+    number: int
+    parts: Sequence[Part]
+    digest: bytes
+
+    @property
+    def is_barrier(self) -> bool:
+        return isinstance(self.parts[0].stage, Barrier)
+
+    @property
+    def name(self) -> str:
+        labels = list(dict.fromkeys(part.use.label for part in self.parts))
+        return labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
+
+
+def steps_of(recipe: Recipe) -> list[Step]:
+    """The recipe's stages cut at its barriers."""
+    groups: list[list[Part]] = []
+    for use in recipe.uses:
+        for i, stage in enumerate(use.parts):
+            barrier = isinstance(stage, Barrier)
+            new = barrier or not groups or isinstance(groups[-1][0].stage, Barrier)
+            if new:
+                groups.append([])
+            # Equal requests on two sides of a barrier are counted apart: each segment starts its own count.
+            salt = sum(p.use.word == use.word and p.use is not use for group in groups[:-1] for p in group)
+            groups[-1].append(Part(use, stage, f"{use.label}/{i}", salt))
+    return [
+        Step(n, parts, recipe.digest([(part.use, part.stage) for part in parts]))
+        for n, parts in enumerate(groups)
+    ]
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where every row ended. `balanced` holds at the end of each finished run."""
+
+    input: int
+    added: int
+    exported: int
+    dropped: int
+    rejected: int
+
+    @property
+    def balanced(self) -> bool:
+        return self.input + self.added == self.exported + self.dropped + self.rejected
+
+
+class Runner:
+    """Runs a recipe's steps over its rows. Each call of `source` starts from the first row."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Callable[[], Iterable[Row]],
+        journal: Journal,
+        stop: Stop,
+        progress: Progress,
+    ) -> None:
+        self.recipe, self.source, self.journal, self.stop, self.progress = (
+            recipe,
+            source,
+            journal,
+            stop,
+            progress,
+        )
+        self.steps = steps_of(recipe)
+        self.models = Models(recipe.models, journal, recipe.prompts, recipe.seed, stop)
+        self.models.on_answer = lambda role: self._check_budget()
+        self._spent = journal.spent()
+        self._tokens_before = sum(p + c for _, p, c in self._spent.values())
+        progress.roles = self.models.roles
+        progress.spent_before_usd = sum(
+            (p * price.input + c * price.output) / 1e6
+            for role, (_, p, c) in self._spent.items()
+            if role in recipe.models and (price := recipe.models[role].price)
+        )
+
+    async def run(self) -> bool:
+        """Walk all rows through all steps. True when the run is done, False when `stop` ended it early.
+
+        Raises JournalError, RecipeError (the source is broken further down), StageError (a barrier failed).
+        """
+        self.journal.begin()
+        try:
+            self._check_budget()
+            for step in self.steps:
+                if self.stop.event.is_set():
+                    return False
+                self.progress.step, self.progress.finished, self.progress.skipped = step.name, 0, 0
+                if step.is_barrier:
+                    await self._barrier(step)
+                else:
+                    await self._segment(step)
+                await self.journal.settle()
+                if step.number == 0:
+                    self.progress.expected = None
+            if not self.stop.event.is_set():
+                self._check_rejects(at_end=True)
+            return not self.stop.event.is_set()
+        finally:
+            task = asyncio.current_task()
+            if not (task and task.cancelling()):
+                await self.models.drained()
+            await self.models.aclose()
+
+    def entries(self, step: Step) -> Iterator[Row]:
+        """The rows that go into a step."""
+        return iter(self.source()) if step.number == 0 else self.journal.rows(step.number - 1)
+
+    # ---- segments
+
+    async def _segment(self, step: Step) -> None:
+        rows = enumerate(self.entries(step))
+        workers = [asyncio.create_task(self._work(step, rows)) for _ in range(WORKERS)]
+        try:
+            await asyncio.gather(*workers)
+        except BaseException:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            raise
+
+    async def _work(self, step: Step, rows: Iterator[tuple[int, Row]]) -> None:
+        for order, row in rows:
+            if self.stop.event.is_set():
+                return
+            self.progress.entered += 1
+            before = digest(pack(row))
+            if self.journal.done(step.number, row.id, step.digest, before):
+                self.journal.seen(step.number, row.id)
+                self.progress.skipped += 1
+                if order % 64 == 0:
+                    await asyncio.sleep(0)
+                continue
+            try:
+                outcomes = await self._walk(row, step.parts, order)
+            except Stopping:
+                return
+            self.journal.finish(step.number, row.id, step.digest, before, outcomes, len(outcomes) - 1)
+            self.progress.finished += 1
+            for outcome in outcomes:
+                counter = {"drop": self.progress.dropped, "reject": self.progress.rejected}.get(outcome.kind)
+                if counter is not None:
+                    counter[outcome.reason] += 1
+            self._check_rejects()
+            await self.journal.ready()
+            # A stage that never waits must not keep the others, or Ctrl-C, waiting.
+            await asyncio.sleep(0)
+
+    async def _walk(self, row: Row, parts: Sequence[Part], order: int) -> list[Outcome]:
+        """All that comes of the row: itself at the segment's end, its Drop or reject, or its children's."""
+        walk = Walk(self.models, row.id, order)
+        for i, part in enumerate(parts):
+            try:
+                made = await self._run_stage(part, row, walk)
+            except BackendError as error:
+                message = self.recipe.redact(str(error))
+                log.info("%s: row %s rejected: %s: %s", part.use.label, row.id, error.kind, message)
+                return [Outcome(row, "reject", part.use.label, error.kind, message)]
+            except StageError as error:
+                cause = error.__cause__ or error
+                message = self.recipe.redact(f"{type(cause).__name__}: {cause}")
+                log.info("%s: row %s rejected: %s", part.use.label, row.id, message, exc_info=cause)
+                return [Outcome(row, "reject", part.use.label, "stage_error", message)]
+            if isinstance(made, Drop):
+                return [Outcome(row, "drop", part.use.label, made.reason, made.detail)]
+            if isinstance(made, list):
+                children = [self._walk(child, parts[i + 1 :], order) for child in made]
+                return [outcome for group in await asyncio.gather(*children) for outcome in group]
+            row = made
+        return [Outcome(row, "row")]
+
+    async def _run_stage(self, part: Part, row: Row, walk: Walk) -> Row | list[Row] | Drop:
+        """The boundary around stage and plugin code: whatever it raises costs the row, not the run."""
+        stage = part.stage
+        assert isinstance(stage, RowStage)
+        try:
+            made = await stage.run(row, RowAsk(self.models, walk, part.name, part.salt))
+            _check_contract(row, made)
+        except (BackendError, StageError, JournalError):
+            raise
+        except Exception as error:
+            raise StageError(f"{part.use.label}: {error}") from error
+        return made
+
+    # ---- barriers
+
+    async def _barrier(self, step: Step) -> None:
+        """Run a barrier over all rows, unless neither it nor any row changed since the last time."""
+        before = digest(step.digest, self._state_before(step))
+        name = f"barrier {step.number}"
+        if self.journal.fact(name) == before.hex():
+            for row in self.entries(step):
+                self.journal.seen(step.number, row.id)
+                self.progress.skipped += 1
+                await self.journal.ready()
+            return
+        self.journal.set_fact(name, "")
+        stage = step.parts[0].stage
+        label = step.parts[0].use.label
+        assert isinstance(stage, Barrier)
+        rng = random.Random(f"{self.recipe.seed}|{step.parts[0].name}")
+        made = iter(stage.run(_Again(lambda: self.entries(step)), rng))
+        while True:
+            try:
+                item = next(made)
+            except StopIteration:
+                break
+            except SynthprefError:
+                raise
+            except Exception as error:
+                raise StageError(f"{label}: {type(error).__name__}: {error}") from error
+            row, drop = item if isinstance(item, tuple) else (item, None)
+            outcome = Outcome(row, "drop", label, drop.reason, drop.detail) if drop else Outcome(row, "row")
+            self.journal.finish(step.number, row.id, step.digest, b"", [outcome], 0)
+            self.progress.finished += 1
+            if drop:
+                self.progress.dropped[drop.reason] += 1
+            await self.journal.ready()
+            await asyncio.sleep(0)
+            if self.stop.event.is_set():
+                return
+        await self.journal.settle()
+        self._check_complete(step, label)
+        self.journal.set_fact(name, before.hex())
+
+    def _state_before(self, step: Step) -> bytes:
+        if step.number:
+            return self.journal.state(step.number - 1)
+        return digest(*(digest(pack(row)) for row in self.entries(step)))
+
+    def _check_complete(self, step: Step, label: str) -> None:
+        """A barrier may not lose a row: what went in must have come out, as a row or as a Drop."""
+        entered = sum(1 for _ in self.entries(step))
+        ended = sum(n for _, _, _, n in self.journal.counts(step.number))
+        if entered != ended:
+            raise StageError(
+                f"{label}: {entered} rows went in and {ended} came out; a barrier yields each row once, "
+                "as it goes on or with the Drop that says why it does not"
+            )
+
+    # ---- the end
+
+    def _check_budget(self) -> None:
+        limits, progress = self.recipe.head.limits, self.progress
+        if (
+            limits.max_cost_usd is not None
+            and (progress.cost or progress.spent_before_usd) >= limits.max_cost_usd
+        ):
+            self.stop.now(f"the budget of ${limits.max_cost_usd:g} (limits.max_cost_usd) is spent")
+        if limits.max_tokens is not None and self._tokens_before + progress.tokens >= limits.max_tokens:
+            self.stop.now(f"the budget of {limits.max_tokens:,} tokens (limits.max_tokens) is spent")
+
+    def _check_rejects(self, *, at_end: bool = False) -> None:
+        rejected, limit = self.progress.rejected, self.recipe.head.limits.max_reject_rate
+        ended = max(self.progress.finished + self.progress.skipped, 1)
+        if at_end:
+            books = self.books()
+            ended, count = books.input + books.added, books.rejected
+        else:
+            count = rejected.total()
+        if count > limit * ended and (at_end or ended >= REJECTS_FROM):
+            reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.most_common(3))
+            self.stop.now(
+                f"{count} of {ended} rows were rejected ({reasons}): more than limits.max_reject_rate {limit:g}"
+            )
+
+    def books(self) -> Books:
+        """Where every row of this start ended, counted in the journal."""
+        counts = [(step.number, *row) for step in self.steps for row in self.journal.counts(step.number)]
+        last = self.steps[-1].number
+        return Books(
+            input=self.journal.entered(0)[0],
+            added=sum(self.journal.entered(step.number)[1] for step in self.steps),
+            exported=sum(n for number, kind, _, _, n in counts if kind == "row" and number == last),
+            dropped=sum(n for _, kind, _, _, n in counts if kind == "drop"),
+            rejected=sum(n for _, kind, _, _, n in counts if kind == "reject"),
+        )
+
+
+class _Again:
+    """Rows that can be iterated several times, each time from the disk."""
+
+    def __init__(self, start: Callable[[], Iterator[Row]]) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._start()
+
+
+def _check_contract(row: Row, made: object) -> None:
+    """Raise StageError unless `made` is what a RowStage may return for `row`."""
+    if isinstance(made, Drop):
+        return
+    if isinstance(made, Row):
+        if made.id != row.id:
+            raise StageError(
+                f"a stage returned the row {made.id!r} for {row.id!r}; return a list to make new rows"
+            )
+        if len(made.samples) < len(row.samples):
+            raise StageError("a stage took samples away; indices into them would change their meaning")
+        return
+    if not isinstance(made, list) or not all(isinstance(child, Row) for child in made):
+        raise StageError(f"a stage returns a Row, a list of Rows or a Drop, not {type(made).__name__}")
+    ids = [child.id for child in made]
+    if not ids:
+        raise StageError("a stage returned no rows; return a Drop with the reason")
+    strays = [id for id in ids if id != row.id and not id.startswith(f"{row.id}.")]
+    if strays or len(set(ids)) < len(ids):
+        raise StageError(
+            f"new rows need ids of their own that begin with {row.id!r}; use row.child(...): {ids}"
+        )

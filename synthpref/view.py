@@ -1,0 +1,72 @@
+"""What a person sees while a run goes on and before it starts: rich, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from synthpref.engine.plan import ASSUMPTIONS, Plan
+from synthpref.engine.progress import Progress
+
+PLAIN_EVERY_S = 10.0
+
+
+@contextmanager
+def watching(console: Console, progress: Progress) -> Iterator[None]:
+    """Show the counters until the block ends: live in a terminal, else a line every ten seconds."""
+    if console.is_terminal:
+
+        class Now:
+            def __rich__(self) -> Text:
+                return Text(progress.line())
+
+        with Live(Now(), console=console, refresh_per_second=4):
+            yield
+        return
+    done = threading.Event()
+
+    def lines() -> None:
+        while not done.wait(PLAIN_EVERY_S):
+            console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+
+    thread = threading.Thread(target=lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+
+
+def plan_table(plan: Plan) -> Table:
+    """Requests, tokens and cost by stage and role."""
+    table = Table(title=f"{plan.rows:,} rows", title_justify="left", caption=f"Assumed: {ASSUMPTIONS}.")
+    for name in ("stage", "role", "requests a row", "requests", "answers", "tokens in", "tokens out", "USD"):
+        table.add_column(name, justify="left" if name in ("stage", "role") else "right", no_wrap=True)
+    for line in plan.lines:
+        usage = line.usage
+        tokens = (f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}")
+        counts = (f"{line.per_row:g}", f"{line.requests:,.0f}", f"{line.answers:,.0f}")
+        cost = "no price" if line.cost is None else f"{line.cost:,.2f}"
+        table.add_row(line.stage, line.role, *counts, *tokens, cost)
+    table.add_section()
+    usage, cost = plan.usage, plan.cost
+    total = "no price" if cost is None else f"{cost:,.2f}"
+    table.add_row(
+        "all",
+        "",
+        "",
+        f"{plan.requests:,.0f}",
+        "",
+        f"{usage.prompt_tokens:,}",
+        f"{usage.completion_tokens:,}",
+        total,
+    )
+    return table

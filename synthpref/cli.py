@@ -267,7 +267,7 @@ def push(
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset on the Hugging Face Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
 ) -> None:
-    """Upload the dataset and its card to the Hugging Face Hub. The token is HF_TOKEN or the one you logged in with."""
+    """Upload the dataset and its card to the Hugging Face Hub, with HF_TOKEN or the token you logged in with."""
     from synthpref.io.hub import push as upload
 
     folder = run / "dataset" if (run / "dataset").is_dir() else run

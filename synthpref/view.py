@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and before it starts: rich, or plain lines where there is no terminal."""
+"""What a person sees of a run: rich in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

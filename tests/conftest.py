@@ -16,7 +16,10 @@ LOOPBACK = ("127.", "::1", "localhost")
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, token or setting of the machine reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("OPENAI_", "HF_", "HUGGING", "SYNTHPREF_TEST")) or name in ("POLICY_URL", "JUDGE_URL"):
+        if name.startswith(("OPENAI_", "HF_", "HUGGING", "SYNTHPREF_TEST")) or name in (
+            "POLICY_URL",
+            "JUDGE_URL",
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("NO_PROXY", "*")

@@ -26,7 +26,9 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=lambda f: f"{f.parent.name}/{f.name}")
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if f.parent.name in ROOMS], ids=lambda f: f"{f.parent.name}/{f.name}"
+)
 def test_a_room_imports_itself_and_core_only(file: Path) -> None:
     ours = {name for name in imports(file) if name.startswith("synthpref.") and name.count(".") > 1}
     allowed = {f"synthpref.{file.parent.name}", "synthpref.core"}
@@ -52,5 +54,7 @@ def test_what_the_command_line_loads_before_it_knows_the_command() -> None:
 
 def test_what_the_core_loads() -> None:
     heavy = {"aiohttp", "pyarrow", "datasets", "openai", "torch", "sqlite3"}
-    modules = ", ".join(f"synthpref.core.{f.stem}" for f in (PACKAGE / "core").glob("*.py") if f.stem != "__init__")
+    modules = ", ".join(
+        f"synthpref.core.{f.stem}" for f in (PACKAGE / "core").glob("*.py") if f.stem != "__init__"
+    )
     assert not loaded(f"import {modules}") & heavy

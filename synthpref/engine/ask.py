@@ -114,7 +114,7 @@ class Role:
             reraise=True,
         )
         try:
-            answers = await retrying(self._once, request)
+            answers: list[Completion] = await retrying(self._once, request)
         except BackendError as error:
             if error.kind in FATAL or error.kind in ("unreachable", "rate_limit"):
                 failed = error.kind in FATAL or not self._answered

@@ -24,7 +24,7 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True)
 class Line:
-    """One role's part in one stage. `requests` is for the whole run; `cost` is in USD, None without a price."""
+    """One role's part in one stage, for the whole run; `cost` is in USD, None without a price."""
 
     stage: str
     role: str

@@ -246,7 +246,8 @@ class _Draft:
         seen: dict[str, int] = {}
         self.all_stages_known = True
         for i, item in enumerate(items):
-            word, fields = (item, {}) if isinstance(item, str) else (None, None)
+            word: Any = item
+            fields: Any = {}
             if isinstance(item, dict) and len(item) == 1:
                 word, fields = next(iter(item.items()))
             if not isinstance(word, str):
@@ -291,6 +292,8 @@ class _Draft:
                     self.add(f"{use.path}.{path}", message, "name a template in prompts/ or a .j2 file")
             if source and self.all_stages_known:
                 for fact in sorted(use.stage.needs() - have):
+                    if fact.startswith("meta:") and "meta:*" in have:
+                        continue
                     self.add(use.path, *_lacking(fact, have))
                 for fact in sorted(use.stage.gives() & have):
                     if fact.startswith("score:"):

@@ -1,4 +1,4 @@
-"""The reference of stages and fields, made from the classes: printed by `synthpref stages`, written to docs/."""
+"""The reference of stages and fields, made from the classes: for `synthpref stages` and docs/."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 A recipe is a list of steps: segments of row stages, with barriers between them. In a segment each of N
 workers takes a row from the one iterator and walks it to the segment's end, so back-pressure needs no queues
 and memory does not grow with the rows. Concurrency is limited at the endpoints, not here. A row that is
-through is noted in the journal with all that came of it; between steps, rows come back from there, sorted by id.
+through is noted in the journal with all that came of it; between steps, rows come back from there, sorted by
+id.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ def test_every_built_in_name_leads_to_something_documented(kind: str, name: str)
 
 
 def test_a_name_that_is_not_there_brings_the_nearest_one() -> None:
-    with pytest.raises(RecipeError, match=r"stages\[1\]: no stage named 'judge.pont'; did you mean 'judge.point'\?"):
+    with pytest.raises(
+        RecipeError, match=r"stages\[1\]: no stage named 'judge.pont'; did you mean 'judge.point'\?"
+    ):
         Registry().get("stages", "judge.pont", "stages[1]")
     assert did_you_mean("zzz", ["b", "a"]) == "there is: a, b"
 
@@ -40,7 +42,10 @@ def test_a_local_file_adds_stages_and_its_content_has_a_digest(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("class A: pass\nSTAGES = {'judge.point': A}", "adds 'judge.point' to stages, but synthpref itself has"),
+        (
+            "class A: pass\nSTAGES = {'judge.point': A}",
+            "adds 'judge.point' to stages, but synthpref itself has",
+        ),
         ("x = 1", "holds no STAGES"),
         ("1 / 0", "ZeroDivisionError"),
         ("import not_installed_anywhere", "ModuleNotFoundError"),

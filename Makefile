@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.13.0
+BIN = $(VENV)/bin
+
+.PHONY: quickstart test train-test lint types docs bench clean
+
+$(VENV)/base: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e ./examples/plugin
+	touch $@
+
+quickstart: $(VENV)/base  ## set up, and make a first dataset with simulated models
+	$(BIN)/synthpref run recipes/quickstart.yaml
+
+test: $(VENV)/dev  ## set up, and run lint, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# torch first and by itself, so that a CPU build can be chosen; in an environment of its own, because trl brings much.
+train-test:  ## a training step with each of TRL's trainers on what we export
+	$(PYTHON) -m venv $(VENV)-train
+	$(VENV)-train/bin/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)"
+	$(VENV)-train/bin/python -m pip install --quiet --disable-pip-version-check -e ".[train]" pytest pytest-timeout hypothesis
+	$(VENV)-train/bin/python -m pytest -m train tests/test_train.py
+
+lint: $(VENV)/dev  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+docs: $(VENV)/dev  ## write docs/reference from the code
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/dev  ## overhead against a bare loop, as ratios
+	$(BIN)/python bench/overhead.py
+
+clean:
+	rm -rf $(VENV) $(VENV)-train runs .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,40 @@
+"""What an export format is: Rows in, plain records out, and the types of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from synthpref.core.types import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Exporter(BaseModel):
+    """Base of all formats. The class docstring is the format's documentation, its fields are the options.
+
+    `records` and `schema` name the same columns. Options decide which columns there are, never the rows, so
+    a file has a column whole or not at all.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+    format: str
+    """The format's name."""
+
+    def needs(self) -> set[str]:
+        """Facts that must be on a row (see Stage.needs)."""
+        return {"pairs"}
+
+    def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        """The training records of the rows, streamed. Raises ExportError where a row cannot be written."""
+        raise NotImplementedError
+
+    def schema(self) -> pa.Schema:
+        """The Arrow types of the records' columns, in order."""
+        raise NotImplementedError

@@ -1,0 +1,102 @@
+"""Stages that add to pairs what a trainer can use beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from synthpref.core.seam import Ask, Completion
+from synthpref.core.stage import Calls, Load, PromptName, Role, RowStage
+from synthpref.core.types import Message, Pair, Row
+
+
+class Rationale(RowStage):
+    """Asks, for each pair, why the chosen response is better (Data-centric human preference with rationales,
+    arXiv:2407.14477, where general and specific rationales are told apart).
+
+    The two responses are shown as A and B in an order drawn by seed (`facts["rationale_shown"]`: "ab" when
+    chosen stood first), and the model is told which was preferred: it explains a verdict, it does not give
+    one. A pair that has a rationale keeps it. A reply that is empty, cut off or filtered is asked for once
+    more; then the rationale stays None and `facts["rationale_missing"]` says why. No pair is lost.
+    """
+
+    model: Role
+    """The role that explains."""
+    kind: Literal["general", "specific", "both"] = "general"
+    """`general`: one paragraph on what makes the difference. `specific`: one that quotes the details. `both`:
+    two requests; the `rationale` column then holds the general paragraph, a blank line and the specific one,
+    and each stands alone under `facts["rationales"]`."""
+    prompt_general: PromptName = "enrich/rationale_general"
+    """The template that asks for a general rationale."""
+    prompt_specific: PromptName = "enrich/rationale_specific"
+    """The template that asks for a specific rationale."""
+
+    @property
+    def _templates(self) -> dict[str, str]:
+        every = {"general": self.prompt_general, "specific": self.prompt_specific}
+        return every if self.kind == "both" else {self.kind: every[self.kind]}
+
+    def needs(self) -> set[str]:
+        return {"samples", "pairs"}
+
+    def load(self, samples: int) -> Load:
+        """One pair a row is assumed: how many a row will have is not known before the run."""
+        return Load(samples, (Calls(self.model, len(self._templates), reads=2),))
+
+    async def run(self, row: Row, ask: Ask) -> Row:
+        open_pairs = [i for i, pair in enumerate(row.pairs) if pair.rationale is None]
+        shown = {i: ask.rng.choice(("ab", "ba")) for i in open_pairs}
+        asked = [(i, kind) for i in open_pairs for kind in self._templates]
+        messages = [self._messages(row, row.pairs[i], shown[i], kind, ask) for i, kind in asked]
+        replies = await self._replies(messages, ask)
+        pairs = list(row.pairs)
+        for i in open_pairs:
+            found = {kind: reply for (j, kind), reply in zip(asked, replies, strict=True) if j == i}
+            pairs[i] = _explained(pairs[i], found, shown[i])
+        return replace(row, pairs=tuple(pairs))
+
+    def _messages(self, row: Row, pair: Pair, shown: str, kind: str, ask: Ask) -> list[Message]:
+        texts = [row.samples[pair.chosen].text, row.samples[pair.rejected].text]
+        first, second = texts if shown == "ab" else texts[::-1]
+        return ask.prompt(
+            self._templates[kind],
+            prompt=row.prompt_text,
+            response_a=first,
+            response_b=second,
+            preferred="A" if shown == "ab" else "B",
+        )
+
+    async def _replies(self, messages: Sequence[Sequence[Message]], ask: Ask) -> list[Completion]:
+        """One reply to each, the unusable ones asked for once more when all the first are in."""
+
+        async def one(message: Sequence[Message]) -> Completion:
+            return (await ask(message, model=self.model))[0]
+
+        replies = await asyncio.gather(*map(one, messages))
+        again = [i for i, reply in enumerate(replies) if _unusable(reply)]
+        for i, reply in zip(again, await asyncio.gather(*(one(messages[i]) for i in again)), strict=True):
+            replies[i] = reply
+        return replies
+
+
+def _unusable(reply: Completion) -> str | None:
+    """Why a reply is no rationale; None when it is one."""
+    if reply.finish_reason == "content_filter":
+        return "filtered"
+    if not reply.text.strip():
+        return "empty reply"
+    return "cut off" if reply.finish_reason == "length" else None
+
+
+def _explained(pair: Pair, replies: dict[str, Completion], shown: str) -> Pair:
+    """The pair with the rationales that could be used, and the reason for each that could not."""
+    good = {kind: reply.text.strip() for kind, reply in replies.items() if not _unusable(reply)}
+    missing = {kind: why for kind, reply in replies.items() if (why := _unusable(reply))}
+    facts = {**pair.facts, "rationale_shown": shown}
+    if len(replies) > 1 and good:
+        facts["rationales"] = good
+    if missing:
+        facts["rationale_missing"] = missing
+    return replace(pair, rationale="\n\n".join(good.values()) or None, facts=facts)

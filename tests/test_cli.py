@@ -1,0 +1,151 @@
+"""The command line, as a person uses it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+
+
+def synthpref(*args: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    import os
+
+    command = [sys.executable, "-m", "synthpref.cli", *map(str, args)]
+    full = {**os.environ, "COLUMNS": "160", **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quickstart")
+    done = synthpref("run", REPO / "recipes" / "quickstart.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "records in runs/quickstart/dataset" in done.stderr
+    return folder
+
+
+def test_run_leaves_all_that_the_docs_promise(quickstart: Path) -> None:
+    run = quickstart / "runs" / "quickstart"
+    promised = "recipe.yaml journal.sqlite run.log rows.parquet left.jsonl summary.json report.json report.md"
+    assert {p.name for p in run.iterdir()} >= {*promised.split(), "dataset"}
+    assert (run / "dataset" / "README.md").read_text(encoding="utf-8").startswith("---\n")
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    books = summary["books"]
+    assert books["input"] == 48 == books["exported"] + books["dropped"] + books["rejected"]
+
+
+def test_run_again_asks_nothing(quickstart: Path) -> None:
+    dataset = quickstart / "runs/quickstart/dataset/data/train.parquet"
+    before = dataset.read_bytes()
+    done = synthpref("run", REPO / "recipes" / "quickstart.yaml", cwd=quickstart)
+    assert done.returncode == 0
+    assert dataset.read_bytes() == before
+    summary = json.loads((quickstart / "runs/quickstart/summary.json").read_text(encoding="utf-8"))
+    assert {m["requests"] for m in summary["models"].values()} == {0}
+
+
+def test_datasets_reads_what_was_written(quickstart: Path) -> None:
+    code = (
+        "import datasets, sys; d = datasets.load_dataset(sys.argv[1], split='train');"
+        "assert len(d) > 30 and d.column_names[:3] == ['prompt', 'chosen', 'rejected'], d;"
+        "assert all(r['chosen'] != r['rejected'] for r in d)"
+    )
+    folder = quickstart / "runs/quickstart/dataset"
+    env = {"HF_HOME": str(quickstart / "hf"), "HF_HUB_OFFLINE": "1"}
+    import os
+
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], env={**os.environ, **env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_show_explains_a_pair_and_lists_ids_without_one(quickstart: Path) -> None:
+    listed = synthpref("show", "runs/quickstart", cwd=quickstart)
+    assert listed.returncode == 0
+    assert "q01" in listed.stdout
+    shown = synthpref("show", "runs/quickstart", "q01", "--calls", cwd=quickstart)
+    assert shown.returncode == 0
+    for what in ("How do I keep sourdough", "simulated-policy", "helpful", "chosen", "rejected", "pair.mu_sigma", "score"):
+        assert what in shown.stdout, what
+    assert synthpref("show", "runs/quickstart", "nobody", cwd=quickstart).returncode == 2
+
+
+def test_status_report_and_export(quickstart: Path) -> None:
+    status = synthpref("status", "runs/quickstart", cwd=quickstart)
+    assert "quickstart: finished" in status.stdout
+    assert "48 rows in" in status.stdout
+    report = synthpref("report", "runs/quickstart", cwd=quickstart)
+    assert report.returncode == 0
+    assert "minimum" in report.stdout
+    exported = synthpref("export", "runs/quickstart", "--format", "trl-kto", "--jsonl", cwd=quickstart)
+    assert exported.returncode == 0
+    (file,) = (quickstart / "runs/quickstart/dataset-trl-kto").rglob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {record["label"] for record in records} == {True, False}
+
+
+def test_check_tells_what_it_would_ask_and_asks_nothing(quickstart: Path, tmp_path: Path) -> None:
+    done = synthpref("check", REPO / "recipes" / "quickstart.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "48 rows" in done.stdout
+    assert "nothing was asked" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preview_shows_rows_in_full(tmp_path: Path) -> None:
+    done = synthpref("preview", REPO / "recipes" / "quickstart.yaml", "-n", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "How do I keep sourdough" in done.stdout
+    assert "Explain to a ten-year-old" in done.stdout
+    assert "moon" in done.stdout
+    assert "landlord" not in done.stdout
+
+
+def test_mistakes_are_told_with_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: x\nsource: {rows: [a]}\nstages: [sample.m, judge.pont]\n", encoding="utf-8")
+    done = synthpref("run", "r.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "2 mistakes:" in done.stderr
+    assert "stages[1]: no stage named 'judge.pont'; did you mean 'judge.point'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def templates() -> list[str]:
+    return sorted(path.stem for path in (REPO / "recipes" / "templates").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("template", templates())
+def test_every_template_is_written_and_passes_check(template: str, tmp_path: Path) -> None:
+    done = synthpref("init", "--template", template, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    env = {"POLICY_URL": "http://127.0.0.1:9/v1", "JUDGE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "sk-test"}
+    checked = synthpref("check", "recipe.yaml", cwd=tmp_path, env=env)
+    assert checked.returncode == 0, checked.stderr
+    assert synthpref("init", "--template", template, cwd=tmp_path).returncode == 2
+
+
+def test_init_lists_templates_and_suggests(tmp_path: Path) -> None:
+    assert set(templates()) == {line.split()[0] for line in synthpref("init", "--list", cwd=tmp_path).stdout.splitlines()}
+    done = synthpref("init", "--template", "ultrafeadback", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'ultrafeedback'?" in done.stderr
+
+
+def test_stages_and_schema_print(tmp_path: Path) -> None:
+    assert "pair.mu_sigma" in synthpref("stages", cwd=tmp_path).stdout
+    one = synthpref("stages", "pair.mu_sigma", cwd=tmp_path).stdout
+    assert "fallback" in one
+    assert json.loads(synthpref("schema", cwd=tmp_path).stdout)["title"] == "synthpref recipe"
+    assert synthpref("stages", "pair.mu_sigam", cwd=tmp_path).returncode == 2
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    import synthpref as package
+
+    assert package.__version__ in synthpref("--version", cwd=tmp_path).stdout
+    assert "130 interrupted twice" in synthpref("--help", cwd=tmp_path).stdout.replace("\n", " ").replace("  ", " ")

@@ -5,23 +5,26 @@ from __future__ import annotations
 import re
 
 _MARK = re.compile(
-    r"####[ \t]*(?P<hashes>[^\n]*)"
-    r"|^[ \t*_]*(?:final )?(?:A|answer)[*_]*[ \t]*:[*_]*[ \t]*(?P<line>[^\n]*)"
-    r"|\b(?:final )?answer(?: is|:)[*_]*:?[ \t]*(?P<said>[^\n]*)"
+    r"####\s*(?P<hashes>[^\n]*)"
+    r"|^[ \t*_]*(?:final )?(?:A|answer)[*_]*[ \t]*:[*_]*\s*(?P<line>[^\n]*)"
     r"|\\boxed[ \t]*\{",
     re.IGNORECASE | re.MULTILINE,
 )
+_SAID = re.compile(r"\banswer(?: is)?[*_]*(?::|(?<=is)\b)[*_]*\s*(?P<said>[^\n]*)", re.IGNORECASE)
 _NUMBER = re.compile(
-    r"(?<![\w.])(?P<sign>[-−+])?\s?[$€£]?\s?(?P<minus>[-−])?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(?P<fraction>\.\d+)?(?P<power>[eE][-+]?\d+)?(?!\w)"
+    r"(?<![\w.])(?:(?<![)])(?P<sign>[-−+]))?(?:[$€£](?P<inner>[-−])?)?"
+    r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?![\d,]|\.\d*,)|\d+)(?:\.\d+)?|\.\d+)(?P<power>[eE][-+]?\d{1,3})?(?!\w)"
 )
-_RATIO = re.compile(r"\s*(?P<sign>[-−+])?\s*(?:\\[dt]?frac\{(\d+)\}\{(\d+)\}|(\d+)\s*/\s*(\d+))\s*\.?\s*")
+_RATIO = re.compile(r"(?P<sign>[-−+])?\s*(?:\\[dt]?frac\{(\d+)\}\{(\d+)\}|(\d+)\s*/\s*(\d+))\s*\.?")
 
 
 def final_answer(text: str) -> str | None:
-    r"""What stands after the last answer mark: `####`, `A:` or `Answer:` at the start of a line, "the answer is",
-    or the inside of the last `\boxed{}`. None without any. The last mark binds, even with nothing after it."""
-    marks = list(_MARK.finditer(text))
+    r"""What stands after the last answer mark, to the end of its line; None without any.
+
+    The marks are `####`, `A:` or `Answer:` at the start of a line, and `\boxed{...}`; only where there is
+    none of these, "the answer is" in prose. The last mark binds, even with nothing after it.
+    """
+    marks = list(_MARK.finditer(text)) or list(_SAID.finditer(text))
     if not marks:
         return None
     last = marks[-1]
@@ -40,22 +43,21 @@ def _braced(text: str, start: int) -> str:
 
 
 def numbers(text: str) -> list[float]:
-    """The numbers in `text`: 1,234 is one number, $ and % are passed over, so is a full stop after a number."""
+    """The numbers in `text`. 1,234 is one number; $ and % and a full stop after it are passed over."""
     found = []
     for match in _NUMBER.finditer(text.replace("\\$", "$").replace("\\%", "%").replace("{,}", ",")):
-        if match["digits"] or match["fraction"]:
-            raw = f"{match['digits'] or ''}{match['fraction'] or ''}{match['power'] or ''}".replace(",", "")
-            negative = "-" in (sign := f"{match['sign']}{match['minus']}") or "−" in sign
-            found.append(-float(raw) if negative else float(raw))
+        value = float(match["digits"].replace(",", "") + (match["power"] or ""))
+        negative = match["inner"] or match["sign"] in ("-", "−")
+        found.append(-value if negative else value)
     return found
 
 
 def numeric_answer(text: str) -> float | None:
-    """The number that `text` ends up with. None when there is none.
+    """The number that `text` ends up with; None when there is none.
 
-    With an answer mark (see `final_answer`): in what follows the last one, the number after the last "=" if there
-    is one, else the first number; a lone fraction (3/4) is its value. Without a mark: the last number of the
-    text. An answer mark without a number gives None, and never an earlier number.
+    With an answer mark (see `final_answer`): the number after the last "=" of what follows it, or the first
+    number where there is no "="; a lone fraction (3/4) is its value. Without a mark: the last number of the
+    text. A mark without a number gives None, and never an earlier number.
     """
     answer = final_answer(text)
     if answer is None:

@@ -97,11 +97,19 @@ def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return scaled
 
 
+def unit32(vector: npt.ArrayLike) -> Vectors:
+    """One vector, scaled to length 1, as it is stored."""
+    row: Vectors = unit(np.asarray(vector)[None, :])[0].astype(np.float32)
+    return row
+
+
 def gram_hashes(text: str, n: int = 2) -> Hashes:
     """64-bit hashes of the text's distinct word n-grams of 1 to n words, sorted."""
     tokens = words(text)
     grams = {gram for size in range(1, n + 1) for gram in ngrams(tokens, size)}
-    digests = b"".join(blake2b(gram.encode(), digest_size=8).digest() for gram in grams)
+    digests = b"".join(
+        blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest() for gram in grams
+    )
     return np.sort(np.frombuffer(digests, dtype="<u8").astype(np.uint64))
 
 
@@ -126,14 +134,14 @@ class GramCounts:
 
 def sketch(hashes: Hashes, counts: GramCounts, dims: int = 512) -> Vectors:
     """A vector of `dims` numbers, of length 1, whose cosines are close to those of the weighted n-gram counts
-    (feature hashing with signs). A text without words gives zeros."""
+    (feature hashing with signs). Texts without words all get one same vector."""
     mixed = hashes >> np.uint64(20)
     signs = np.where((hashes >> np.uint64(63)).astype(bool), 1.0, -1.0)
     bins = (mixed % np.uint64(dims)).astype(np.intp)
     vector = np.bincount(bins, weights=signs * counts.weights(hashes), minlength=dims)
     if not vector.any():
         vector[0] = 1.0
-    return unit(vector[None, :])[0].astype(np.float32)
+    return unit32(vector)
 
 
 def farthest_first(
@@ -144,15 +152,15 @@ def farthest_first(
 
     The first is the row nearest to the mean; each next has the greatest (1 - typical) * cosine distance
     to the nearest row taken + typical * cosine to the mean. With typical = 0 that is Gonzalez's greedy
-    k-center (1985), whose covering radius is at most twice the best possible; above 0 it is MMR
-    (Carbonell and Goldstein, 1998) with the mean as its query, which leaves outliers out. Additions
-    never grow along the order. Rows that tie are taken in their own order. Rows need length 1. Time
-    O(n·k·dims), memory O(n) beside the vectors.
+    k-center (1985), whose covering radius (Euclidean, which orders unit vectors as the cosine does) is
+    at most twice the best possible; above 0 it is MMR (Carbonell and Goldstein, 1998) with the mean as
+    its query, which leaves outliers out. Additions never grow along the order. Rows that tie are taken
+    in their own order. Rows need length 1. Time O(n·k·dims), memory O(n) beside the vectors.
     """
     n = len(vectors)
     if n == 0:
         return [], []
-    mean = unit(vectors.mean(axis=0, dtype=np.float64, keepdims=True))[0].astype(np.float32)
+    mean = unit32(np.mean(vectors, axis=0, dtype=np.float64))
     # Rounded, so that the last digits of a dot product, which depend on the machine, do not decide.
     central = np.round(vectors @ mean, 5)
     nearest = np.full(n, np.inf, dtype=np.float32)
@@ -175,8 +183,8 @@ def cover(
 
     Up to `block` rows this is the beginning of `farthest_first`. More are cut into blocks of neighbours
     by random hyperplanes, each block is ordered by itself, and the k rows that added most are kept, so
-    that crowded blocks give up more than sparse ones. Time O(n·block·dims), memory O(n) and one block,
-    for any k.
+    that crowded blocks give up more than sparse ones; a small k is chosen from among the best `block`
+    rows. Time O(n·block·dims), memory O(n) and one block, for any k.
     """
     n = len(vectors)
     if k >= n:
@@ -188,8 +196,12 @@ def cover(
     for rows in _neighbours(vectors, block, draws):
         order, gains = farthest_first(np.ascontiguousarray(vectors[rows]), None, typical)
         added[rows[order]] = gains
-    best: npt.NDArray[np.intp] = np.argsort(-added, kind="stable")[:k]
-    return np.sort(best)
+    best: npt.NDArray[np.intp] = np.argsort(-added, kind="stable")
+    if k > block // 2:
+        return np.sort(best[:k])
+    # Few are kept of many: the blocks' best are weighed against one another.
+    rows = np.sort(best[:block])
+    return rows[cover(np.ascontiguousarray(vectors[rows]), k, rng, typical=typical, block=block)]
 
 
 def _neighbours(vectors: Vectors, block: int, draws: np.random.Generator) -> list[npt.NDArray[np.intp]]:
@@ -202,7 +214,7 @@ def _neighbours(vectors: Vectors, block: int, draws: np.random.Generator) -> lis
         if len(rows) <= block:
             done.append(rows)
             continue
-        direction = draws.standard_normal(vectors.shape[1]).astype(np.float32)
+        direction = draws.standard_normal((vectors.shape[1],)).astype(np.float32)
         place = np.concatenate([vectors[part] @ direction for part in _chunks(rows)])
         cut = np.argsort(np.round(place, 4), kind="stable")
         half = len(rows) // 2

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Exporter(BaseModel):
     """Base of all formats. The class docstring is the format's documentation, its fields are the options.
 
-    `records` and `schema` name the same columns. Options decide which columns there are, never the rows, so
+    `records` and `columns` name the same columns. Options decide which columns there are, never the rows, so
     a file has a column whole or not at all.
     """
 
@@ -35,6 +35,6 @@ class Exporter(BaseModel):
         """The training records of the rows, streamed. Raises ExportError where a row cannot be written."""
         raise NotImplementedError
 
-    def schema(self) -> pa.Schema:
+    def columns(self) -> pa.Schema:
         """The Arrow types of the records' columns, in order."""
         raise NotImplementedError

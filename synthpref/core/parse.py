@@ -103,7 +103,9 @@ def _text_scores(reply: Reply, scale: Scale, integer: bool) -> Iterator[Found]:
     for match in _BRACKETED.finditer(reply.prose):
         yield Found(match.end(), *_read(match, scale, integer))
     for match in _MARKED.finditer(reply.prose):
-        before = re.search(r"([\w'’-]+)[ \t*_`\"]*$", reply.prose[max(0, match.start() - 40) : match.start()])
+        before = re.search(
+            r"([\w'’-]+)[ \t*_`\"]*\Z", reply.prose[max(0, match.start() - 40) : match.start()]
+        )
         if before is None or _OVERALL.fullmatch(before[1]):
             yield Found(match.end(), *_read(match, scale, integer))
     ends = reply.ends()

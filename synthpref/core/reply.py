@@ -54,8 +54,11 @@ def json_spans(text: str) -> Iterator[JsonSpan]:
     while found := opening.search(text, at):
         try:
             value, at = decoder.raw_decode(text, found.start())
-        except (ValueError, RecursionError):
+        except ValueError:
             at = found.end()
+        except RecursionError:
+            # About a thousand openings deep, so at least as many characters on it is still inside.
+            at = found.start() + 900
         else:
             yield JsonSpan(found.start(), at, value)
 

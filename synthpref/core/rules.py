@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from synthpref.core.types import Drop, Pair
 
 Scores = Sequence[float | None]
 Outcome = list[Pair] | Drop
+Candidate = tuple[int, float]
+"""Index and score."""
 
 _POINT = re.compile(r"mu(?:(?P<sign>[+-])(?P<times>\d+(?:\.\d+)?)?sigma)?")
 
@@ -45,7 +47,7 @@ def point(text: str) -> float | None:
     return float(f"{match['sign']}{match['times'] or 1}")
 
 
-def _contest(scores: Scores, eligible: Iterable[int]) -> list[tuple[int, float]] | Drop:
+def _contest(scores: Scores, eligible: Iterable[int]) -> list[Candidate] | Drop:
     """(index, score) of the eligible samples that have a score, or why no two of them can be told apart."""
     field = [(i, value) for i in eligible if (value := scores[i]) is not None]
     if not field:
@@ -60,22 +62,20 @@ def _contest(scores: Scores, eligible: Iterable[int]) -> list[tuple[int, float]]
     return field
 
 
-def _bounds(field: Sequence[tuple[int, float]]) -> tuple[float, float]:
+def _bounds(field: Sequence[Candidate]) -> tuple[float, float]:
     values = [value for _, value in field]
     return min(values), max(values)
 
 
-def _pair(
-    better: tuple[int, float], worse: tuple[int, float], rule: str, facts: dict[str, Any] | None = None
-) -> Pair:
+def _pair(better: Candidate, worse: Candidate, rule: str, facts: dict[str, Any] | None = None) -> Pair:
     return Pair(better[0], worse[0], rule, margin=better[1] - worse[1], facts=facts or {})
 
 
-def _best(field: Sequence[tuple[int, float]]) -> tuple[int, float]:
+def _best(field: Sequence[Candidate]) -> Candidate:
     return max(field, key=lambda candidate: candidate[1])
 
 
-def _worst(field: Sequence[tuple[int, float]]) -> tuple[int, float]:
+def _worst(field: Sequence[Candidate]) -> Candidate:
     return min(field, key=lambda candidate: candidate[1])
 
 
@@ -162,9 +162,9 @@ def mu_sigma(
     return [_pair((better[0], value[better[0]]), (worse[0], value[worse[0]]), "mu_sigma", facts)]
 
 
-def _nearest(field: Sequence[tuple[int, float]], target: float) -> tuple[int, float]:
+def _nearest(field: Sequence[Candidate], target: float) -> Candidate:
     """The candidate nearest to the target; the lower of two that are equally near."""
-    return min(field, key=lambda candidate: (abs(candidate[1] - target), candidate[1]))
+    return min(field, key=lambda candidate: (round(abs(candidate[1] - target), 9), candidate[1]))
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:
@@ -199,39 +199,36 @@ def threshold(
     max_pairs: int | None = None,
     rng: random.Random | None = None,
 ) -> Outcome:
-    """Every pair whose scores differ by `margin` or more, widest first; or, with `eta`, every pair with
+    """Every pair whose scores differ by `margin` or more, widest first; with `eta`, only those with
     sigmoid((r_j - r_l) / tau) > eta (RS-DPO, arXiv:2402.10038, Algorithm 1). Grows with the square of the
     samples. Of more than `max_pairs`, the widest are kept, or a random draw where `rng` is given."""
     field = _contest(scores, eligible)
     if isinstance(field, Drop):
         return field
-    needed = margin if eta is None else tau * math.log(eta / (1 - eta))
-
-    def wide(gap: float) -> bool:
-        close = math.isclose(gap, needed, rel_tol=1e-9, abs_tol=1e-12)
-        return (gap > needed or close) if eta is None else (gap > needed and not close)
-
-    found = [
-        (better, worse) for better, worse in _ordered(combinations(field, 2)) if wide(better[1] - worse[1])
-    ]
+    found = list(_duos(field, margin))
+    if eta is not None:
+        beyond = tau * math.log(eta / (1 - eta))
+        found = [duo for duo in found if outscores(duo[0][1] - duo[1][1], beyond)]
     if not found:
         low, high = _bounds(field)
-        return Drop("no gap wide enough", f"the widest is {high - low:g}, {needed:g} is needed")
+        return Drop("margin too small", f"the widest is {high - low:g}")
     if rng is not None and max_pairs is not None and len(found) > max_pairs:
         found = rng.sample(found, max_pairs)
     found.sort(key=lambda pair: pair[1][1] - pair[0][1])
     return [_pair(better, worse, "threshold") for better, worse in found[:max_pairs]]
 
 
-def _ordered(
-    duos: Iterable[tuple[tuple[int, float], tuple[int, float]]],
-) -> Iterable[tuple[tuple[int, float], tuple[int, float]]]:
-    """Each two candidates as (better, worse); those that tie are left out."""
-    for a, b in duos:
-        if outscores(a[1], b[1]):
-            yield a, b
-        elif outscores(b[1], a[1]):
-            yield b, a
+def _duos(field: Sequence[Candidate], margin: float) -> Iterator[tuple[Candidate, Candidate]]:
+    """Each two candidates as (better, worse); those that tie, or differ by less than the margin, are
+    left out."""
+    for a, b in combinations(field, 2):
+        better, worse = (a, b) if a[1] > b[1] else (b, a)
+        if _apart(better, worse, margin):
+            yield better, worse
+
+
+def _apart(better: Candidate, worse: Candidate, margin: float) -> bool:
+    return outscores(better[1], worse[1]) and not outscores(margin, better[1] - worse[1])
 
 
 def ranked(
@@ -240,14 +237,16 @@ def ranked(
     *,
     pairing: Literal["best", "adjacent", "halves"] = "best",
     ranks: Sequence[int] | None = None,
+    margin: float = 0.0,
     max_pairs: int | None = None,
 ) -> Outcome:
     """Pairs along the order of the scores; rank 1 is the highest.
 
     best: rank 1 over each lower rank, the lowest first, which is from easy to hard; `ranks` names other
     rejected ranks or another order ([4, 3, 2] is Curry-DPO, arXiv:2403.07230, on four responses).
-    adjacent: each rank over the next. halves: rank i over rank i + ceil(n/2), which uses each sample once and
-    makes floor(n/2) pairs. Ranks that tie make no pair; ranks beyond the number of samples are left out.
+    adjacent: each rank over the next. halves: rank i over rank i + ceil(n/2), which uses each sample
+    once and makes floor(n/2) pairs. Ranks that tie, or differ by less than `margin`, make no pair; ranks
+    beyond the number of samples are left out.
     """
     field = _contest(scores, eligible)
     if isinstance(field, Drop):
@@ -263,11 +262,11 @@ def ranked(
     pairs = [
         _pair(order[a - 1], order[b - 1], "ranked", {"n": n, "chosen_rank": a, "rejected_rank": b})
         for a, b in wanted
-        if b <= n and outscores(order[a - 1][1], order[b - 1][1])
+        if b <= n and _apart(order[a - 1], order[b - 1], margin)
     ]
-    return (
-        pairs[:max_pairs] if pairs else Drop("ranks tie or are missing", f"{n} samples, ranks {wanted[:8]}")
-    )
+    if not pairs:
+        return Drop("ranks tie or are missing", f"{n} samples, ranks {wanted[:8]}, margin {margin:g}")
+    return pairs[:max_pairs]
 
 
 def verified(
@@ -283,11 +282,16 @@ def verified(
 
     Pairs are drawn at random and spread: no answer is used again before all on its side were used once.
     """
+    if not outscores(right, wrong):
+        raise ValueError(f"wrong ({wrong:g}) must lie below right ({right:g})")
     field = [(i, value) for i in eligible if (value := scores[i]) is not None]
-    rights = [candidate for candidate in field if candidate[1] >= right]
-    wrongs = [candidate for candidate in field if candidate[1] <= wrong]
+    rights = [candidate for candidate in field if not outscores(right, candidate[1])]
+    wrongs = [candidate for candidate in field if not outscores(candidate[1], wrong)]
     if not field:
         return Drop("no scores")
+    low, high = _bounds(field)
+    if not math.isfinite(high - low):
+        return Drop("scores too far apart", f"{low:g} to {high:g}")
     if not rights or not wrongs:
         reason = "none right" if wrongs else "none wrong" if rights else "none right or wrong"
         if len(wrongs) == len(field):
@@ -303,20 +307,26 @@ def verified(
 
 
 def _spread(
-    lefts: Sequence[tuple[int, float]], others: Sequence[tuple[int, float]], limit: int | None
-) -> Iterable[tuple[tuple[int, float], tuple[int, float]]]:
+    lefts: Sequence[Candidate], others: Sequence[Candidate], limit: int | None
+) -> Iterator[tuple[Candidate, Candidate]]:
     """The product of both, up to `limit`, walked along its diagonals so that use is even at every length."""
     every, lap = len(lefts) * len(others), math.lcm(len(lefts), len(others))
     for t in range(every if limit is None else min(limit, every)):
         yield lefts[t % len(lefts)], others[(t + t // lap) % len(others)]
 
 
-def random_pairs(scores: Scores, eligible: Sequence[int], *, max_pairs: int, rng: random.Random) -> Outcome:
-    """Up to `max_pairs` different pairs, each equally likely among all whose scores differ: the baseline that
-    the other rules are measured against. Grows with the square of the samples."""
+def random_pairs(
+    scores: Scores, eligible: Sequence[int], *, margin: float = 0.0, max_pairs: int, rng: random.Random
+) -> Outcome:
+    """Up to `max_pairs` different pairs, each equally likely among all whose scores differ (by `margin`
+    or more): the baseline that the other rules are measured against. Grows with the square of the
+    samples."""
     field = _contest(scores, eligible)
     if isinstance(field, Drop):
         return field
-    duos = list(_ordered(combinations(field, 2)))
+    duos = list(_duos(field, margin))
+    if not duos:
+        low, high = _bounds(field)
+        return Drop("margin too small", f"the widest is {high - low:g}")
     drawn = rng.sample(duos, min(max_pairs, len(duos)))
     return [_pair(better, worse, "random", {"n": len(field)}) for better, worse in drawn]

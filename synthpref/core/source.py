@@ -158,7 +158,7 @@ class Source(_Fields):
         return {str(column): field for column, field in named.items()}
 
     def facts(self) -> set[str]:
-        """What is on every row. "meta:*" says that any column may be there, known only once a record is read."""
+        """What is on every row. "meta:*" says that any column may be there, as only a record can tell."""
         facts = {"samples"} if self.brought else set()
         facts |= {f"score:{name}" for samples in self.brought for name in samples.scores}
         facts |= {"reference"} if self.reference else set()

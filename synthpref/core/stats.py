@@ -40,7 +40,7 @@ def bradley_terry(
     log-odds, of mean 0 over the players that were compared; None for those that were not.
 
     A tie counts as half a win for each. The maximum of the likelihood is regularised by `prior`: each player
-    is taken to have drawn `prior` games against one more player of strength 0, so that a sweep, or players who
+    is taken to have drawn `prior` games against one more player, of strength 0, so that those who won all, or
     never met, stay finite. Found by Newton's method; the log-likelihood is strictly concave.
     Raises ValueError on an outcome of unknown players or a share outside 0 to 1, and on a prior that is not
     positive.

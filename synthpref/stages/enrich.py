@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from synthpref.core.parse import Parsed
 from synthpref.core.seam import Ask, Completion
 from synthpref.core.stage import Calls, Load, PromptName, Role, RowStage
-from synthpref.core.types import Message, Pair, Row
+from synthpref.core.types import Pair, Row
+from synthpref.stages.asking import Question, ask_all
+from synthpref.stages.synth_ask import is_refusal
 
 
 class Rationale(RowStage):
@@ -18,7 +19,7 @@ class Rationale(RowStage):
 
     The two responses are shown as A and B in an order drawn by seed (`facts["rationale_shown"]`: "ab" when
     chosen stood first), and the model is told which was preferred: it explains a verdict, it does not give
-    one. A pair that has a rationale keeps it. A reply that is empty, cut off or filtered is asked for once
+    one. A pair that has a rationale keeps it. A reply that is empty, cut off, filtered or refused is asked for once
     more; then the rationale stays None and `facts["rationale_missing"]` says why. No pair is lost.
     """
 
@@ -29,9 +30,12 @@ class Rationale(RowStage):
     two requests; the `rationale` column then holds the general paragraph, a blank line and the specific one,
     and each stands alone under `facts["rationales"]`."""
     prompt_general: PromptName = "enrich/rationale_general"
-    """The template that asks for a general rationale."""
+    """The template that asks for a general rationale; it gets `prompt`, `response_a`, `response_b` and
+    `preferred` ("A" or "B")."""
     prompt_specific: PromptName = "enrich/rationale_specific"
-    """The template that asks for a specific rationale."""
+    """The template that asks for a specific rationale; it gets the same."""
+    reask: PromptName = "enrich/reask"
+    """The template that asks once more for a reply that could not be used; it gets `why` and `shape`."""
 
     @property
     def _templates(self) -> dict[str, str]:
@@ -49,51 +53,41 @@ class Rationale(RowStage):
         open_pairs = [i for i, pair in enumerate(row.pairs) if pair.rationale is None]
         shown = {i: ask.rng.choice(("ab", "ba")) for i in open_pairs}
         asked = [(i, kind) for i in open_pairs for kind in self._templates]
-        messages = [self._messages(row, row.pairs[i], shown[i], kind, ask) for i, kind in asked]
-        replies = await self._replies(messages, ask)
+        questions = [self._question(row, row.pairs[i], shown[i], kind, ask) for i, kind in asked]
+        replies = await ask_all(ask, questions, reask=self.reask)
         pairs = list(row.pairs)
         for i in open_pairs:
-            found = {kind: reply for (j, kind), reply in zip(asked, replies, strict=True) if j == i}
+            found = {kind: reply.parsed for (j, kind), [reply] in zip(asked, replies, strict=True) if j == i}
             pairs[i] = _explained(pairs[i], found, shown[i])
         return replace(row, pairs=tuple(pairs))
 
-    def _messages(self, row: Row, pair: Pair, shown: str, kind: str, ask: Ask) -> list[Message]:
+    def _question(self, row: Row, pair: Pair, shown: str, kind: str, ask: Ask) -> Question[str]:
         texts = [row.samples[pair.chosen].text, row.samples[pair.rejected].text]
         first, second = texts if shown == "ab" else texts[::-1]
-        return ask.prompt(
+        messages = ask.prompt(
             self._templates[kind],
             prompt=row.prompt_text,
             response_a=first,
             response_b=second,
             preferred="A" if shown == "ab" else "B",
         )
-
-    async def _replies(self, messages: Sequence[Sequence[Message]], ask: Ask) -> list[Completion]:
-        """One reply to each, the unusable ones asked for once more when all the first are in."""
-
-        async def one(message: Sequence[Message]) -> Completion:
-            return (await ask(message, model=self.model))[0]
-
-        replies = await asyncio.gather(*map(one, messages))
-        again = [i for i, reply in enumerate(replies) if _unusable(reply)]
-        for i, reply in zip(again, await asyncio.gather(*(one(messages[i]) for i in again)), strict=True):
-            replies[i] = reply
-        return replies
+        return Question(messages, _paragraph, self.model, "the paragraph, as plain text,")
 
 
-def _unusable(reply: Completion) -> str | None:
-    """Why a reply is no rationale; None when it is one."""
+def _paragraph(reply: Completion) -> Parsed[str]:
+    """The text of a reply, or why it is no rationale."""
     if reply.finish_reason == "content_filter":
-        return "filtered"
-    if not reply.text.strip():
-        return "empty reply"
-    return "cut off" if reply.finish_reason == "length" else None
+        return Parsed(None, "filtered")
+    text = reply.text.strip()
+    if is_refusal(text):
+        return Parsed(None, "refused")
+    return Parsed(text) if text else Parsed(None, "empty reply")
 
 
-def _explained(pair: Pair, replies: dict[str, Completion], shown: str) -> Pair:
+def _explained(pair: Pair, replies: dict[str, Parsed[str]], shown: str) -> Pair:
     """The pair with the rationales that could be used, and the reason for each that could not."""
-    good = {kind: reply.text.strip() for kind, reply in replies.items() if not _unusable(reply)}
-    missing = {kind: why for kind, reply in replies.items() if (why := _unusable(reply))}
+    good = {kind: parsed.value for kind, parsed in replies.items() if parsed.value}
+    missing = {kind: parsed.why for kind, parsed in replies.items() if not parsed.value}
     facts = {**pair.facts, "rationale_shown": shown}
     if len(replies) > 1 and good:
         facts["rationales"] = good

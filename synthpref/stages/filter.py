@@ -27,7 +27,7 @@ from synthpref.core.distance import (
     normalise,
     rouge_l_words,
     sketch,
-    unit,
+    unit32,
     words,
 )
 from synthpref.core.seam import Ask, Capability
@@ -143,7 +143,7 @@ class _MinHashIndex:
         grams = sorted(ngrams(words(text), self._ngram))
         if not grams:
             return None
-        tokens = [mark + gram for gram in grams]
+        tokens = [(mark + gram).encode("utf-8", "surrogatepass") for gram in grams]
         hashes = np.unique(np.array(self._make.hash_token_sets([tokens])[0], dtype=np.uint64))
         signature = self._make(_PERMUTATIONS, 1)
         signature.update(tokens)
@@ -201,7 +201,7 @@ class Diversity(Stage):
     grows with rows times 4,096. Vectors lie on disk: 2 KB a row without a model.
     """
 
-    keep: float = Field(gt=0)
+    keep: float = Field(gt=0, allow_inf_nan=False)
     """How much is kept: a share up to 1 (0.8), or from 2 on a number of rows."""
     on: On = "prompt"
     """Which text is compared: the `prompt`, the `chosen` or the `rejected` responses, or all `responses`."""
@@ -277,7 +277,7 @@ class _Cut(Barrier):
                 raise ValueError(
                     f"row {row.id}: an embedding of {vector.size} numbers, where others have {width}"
                 )
-            file.write(unit(vector[None, :])[0].astype(np.float32).tobytes())
+            file.write(unit32(vector).tobytes())
             n += 1
         return n
 

@@ -48,8 +48,8 @@ class Point(Scaled):
     name: str = Field(default="judge", min_length=1)
     """The score's name."""
     aspects: dict[str, str] = Field(default_factory=dict)
-    """Several criteria in one call, in place of `rubric`: a mapping from an aspect's name to its criterion, or
-    a list of rubric names. Each is kept as `name.aspect`, and their mean as `name`."""
+    """Several criteria in one call, in place of `rubric`: a mapping from an aspect's name to its criterion,
+    or a list of rubric names. Each is kept as `name.aspect`, and their mean as `name`."""
     repeats: int = Field(default=1, ge=1)
     """Replies for each response."""
     extract: Literal["sampled", "expected"] = "sampled"

@@ -39,8 +39,8 @@ class Pair(Judged):
     ties: bool = True
     """Let the judge call a tie."""
     score: Literal["bradley_terry", "win_rate"] = "bradley_terry"
-    """How wins become a score: strengths in log-odds (0 is the row's average), or the share of wins with a tie
-    as half."""
+    """How wins become a score: strengths in log-odds (0 is the row's average), or the share of wins with
+    a tie as half."""
     prior: float = Field(default=0.1, gt=0)
     """For bradley_terry: how many drawn games against an average response each one starts with. The larger,
     the further in are pulled the strengths of those that won or lost everything."""
@@ -104,8 +104,8 @@ class Pair(Judged):
         values = rate if self.score == "bradley_terry" else win_rate(len(row.samples), outcomes)
         whys = [vote.why for c in made for vote in c.votes if vote.why]
         why = f"no verdict on it: {whys[0]}" if whys else "nothing to compare with"
-        made = {i: Score(values[i], why if values[i] is None else None) for i in self.asked(row)}
-        return self.every(row, made)
+        scores = {i: Score(values[i], why if values[i] is None else None) for i in self.asked(row)}
+        return self.every(row, scores)
 
 
 def _vote(judge: str, reply: Reply[str], *, swapped: bool) -> Vote:

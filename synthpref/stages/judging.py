@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -26,7 +27,7 @@ class Judged(RowStage):
     rubric: str = Field(default="helpfulness", min_length=1)
     """What to judge by: the name of a rubric in prompts/judge/rubrics, or the criterion in your own words."""
     reference: bool = False
-    """Show the judge the row's reference answer, and say that it is a good one. A row without one gets no scores."""
+    """Show the judge the row's reference answer as one known to be good. A row without one gets no scores."""
     reask: PromptName = "judge/reask"
     """The template that follows a reply which could not be parsed."""
     again: int = Field(default=1, ge=0)
@@ -50,10 +51,7 @@ class Judged(RowStage):
 
     def every(self, row: Row, made: Mapping[int, Score]) -> list[Score]:
         """A Score for each sample: those made, by index, and the reason for each that was not asked about."""
-        return [
-            made[i] if i in made else EMPTY if sample.empty else NO_REFERENCE
-            for i, sample in enumerate(row.samples)
-        ]
+        return [made.get(i, EMPTY if sample.empty else NO_REFERENCE) for i, sample in enumerate(row.samples)]
 
     def shared(self, row: Row) -> dict[str, Any]:
         """The template values that any judge prompt has."""
@@ -63,7 +61,7 @@ class Judged(RowStage):
 class Scaled(Judged):
     """Base of the judges that give a number."""
 
-    scale: Scale = (1, 10)
+    scale: Scale = (1.0, 10.0)
     """Lowest and highest score, both included. A score off the scale is asked for again, never clamped."""
     integer: bool = True
     """Ask for whole numbers, and accept nothing else."""
@@ -71,7 +69,7 @@ class Scaled(Judged):
     @model_validator(mode="after")
     def _rising(self) -> Self:
         low, high = self.scale
-        if not low < high:
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"scale: the lowest score must be below the highest, not [{low:g}, {high:g}]")
         if self.integer and not (low.is_integer() and high.is_integer()):
             raise ValueError(f"scale: [{low:g}, {high:g}] has ends that are not whole; set integer: false")

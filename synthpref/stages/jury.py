@@ -27,8 +27,8 @@ class Jury(Scaled):
     reducer: Reducer = "mean"
     """How votes become a score: "mean", "median", or "majority" (the score given most often)."""
     tie: TieRule = "abstain"
-    """Where the median or the majority is tied between scores: "abstain" (no score), or the "lowest", "highest"
-    or "mean" of those."""
+    """Where the median or the majority is tied between scores: "abstain" (no score), or the "lowest",
+    "highest" or "mean" of those."""
     at_least: int = Field(default=1, ge=1)
     """Votes that must have a value, or the response gets no score."""
     prompt: PromptName = "judge/point"

@@ -89,7 +89,7 @@ class PairStage(RowStage):
         left_out["a copy of another"] = sum(map(len, copies.values())) - len(copies)
         # A judge may score copies of one text differently; the middle one stands for them, not the luckiest.
         stand = {text: sorted(found)[(len(found) - 1) // 2][1] for text, found in copies.items()}
-        place = {text: hashlib.sha256(f"{row.id}\n{text}".encode()).digest() for text in stand}
+        place = {text: _place(row.id, text) for text in stand}
         return [stand[text] for text in sorted(stand, key=place.__getitem__)], +left_out
 
     def _wide_enough(self, made: Outcome) -> Outcome:
@@ -99,7 +99,7 @@ class PairStage(RowStage):
         if kept:
             return kept
         widest = max(pair.margin or 0.0 for pair in made)
-        return Drop("margin too small", f"{widest:g} is below min_margin {self.min_margin:g}")
+        return Drop("margin too small", f"the widest is {widest:g}")
 
     def _with_p(self, row: Row, pair: Pair) -> Pair:
         """The pair with its probability, where a comparison under the same name set the two side by side."""
@@ -111,6 +111,10 @@ class PairStage(RowStage):
             ):
                 return replace(pair, p=found.p if found.a == pair.chosen else 1.0 - found.p)
         return pair
+
+
+def _place(row_id: str, text: str) -> bytes:
+    return hashlib.sha256(f"{row_id}\n{text}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _too_few(row: Row, eligible: int, left_out: Counter[str]) -> Drop:
@@ -256,7 +260,12 @@ class Ranked(PairStage):
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.ranked(
-            scores, eligible, pairing=self.pairing, ranks=self.ranks or None, max_pairs=self.max_pairs
+            scores,
+            eligible,
+            pairing=self.pairing,
+            ranks=self.ranks or None,
+            margin=self.min_margin,
+            max_pairs=self.max_pairs,
         )
 
 
@@ -274,7 +283,7 @@ class Verified(PairStage):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if self.wrong >= self.right:
+        if not rules.outscores(self.right, self.wrong):
             raise ValueError(f"wrong ({self.wrong:g}) must lie below right ({self.right:g})")
         return self
 
@@ -292,4 +301,4 @@ class Random(PairStage):
     """How many different pairs are drawn."""
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
-        return rules.random_pairs(scores, eligible, max_pairs=self.max_pairs, rng=rng)
+        return rules.random_pairs(scores, eligible, margin=self.min_margin, max_pairs=self.max_pairs, rng=rng)

@@ -13,10 +13,13 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from synthpref.core.parse import parse_choice
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Calls, Load, PromptName, Role, RowStage
+from synthpref.core.stage import Calls, Load, PromptName, Role
 from synthpref.core.types import Drop, Message, Origin, Row
-from synthpref.stages.synth_ask import ask_choice, ask_lists, ask_one, born, remember, unfit
+from synthpref.stages.asking import Question, ask_parsed
+from synthpref.stages.judging import verdict_form
+from synthpref.stages.synth_ask import Writer, born, remember, unfit
 from synthpref.stages.synth_seeds import Bootstrap
 
 __all__ = ["Bootstrap", "Corpus", "Evolve", "Persona"]
@@ -32,19 +35,18 @@ KINDS = (
 )
 
 
-class Evolve(RowStage):
+class Evolve(Writer):
     """Rewrites a prompt into a harder or a rarer one (Evol-Instruct, WizardLM, arXiv:2304.12244, section 3).
 
     Each round draws one operation by seed: in depth (constraints, deepen, concretise, reasoning) or in
     breadth. An evolution that failed is eliminated and the next round starts again from the last good prompt;
-    the trail names the reason: "no prompt", "refusal", "no words", "prompt leak", "unchanged", "no gain" or
-    "no verdict". If every round fails, the row goes on as it was. The paper looks for refusals and empty talk
-    in the response to the evolved prompt; here they are looked for in the evolved prompt itself, before any
-    response is paid for. Of a conversation, the last turn evolves.
+    the trail names the reason: "refused", "no words", "prompt leak", "unchanged", "no gain", "no verdict", or
+    what was wrong with a reply that held no prompt. If every round fails, the row goes on as it was.
+
+    The paper looks for refusals and empty talk in the response to the evolved prompt; here they are looked
+    for in the evolved prompt itself, before any response is paid for. Of a conversation, the last turn evolves.
     """
 
-    model: Role
-    """The role that rewrites."""
     rounds: int = Field(default=1, ge=1)
     """How many evolutions, each of the last good prompt."""
     operations: tuple[PromptName, ...] = Field(
@@ -57,25 +59,26 @@ class Evolve(RowStage):
         ),
         min_length=1,
     )
-    """The operations to draw from, each a template that gets `prompt` and `context`; a template of your own
-    is an operation of your own. One that is named twice is drawn twice as often."""
+    """The operations to draw from, each a template that gets `prompt`, `context` (earlier turns, or "") and
+    `shape`; a template of your own is an operation of your own. One named twice is drawn twice as often."""
     check: bool = True
     """Ask after each evolution whether it brought anything new, and eliminate it if not."""
     checker: Role | None = None
     """The role that is asked; `model` where it is not given."""
     prompt_check: PromptName = "synth/gain"
-    """The template of that question; it gets `prompt` and `evolved`."""
+    """The template of that question; it gets `prompt`, `evolved` and `shape`."""
     keep_original: bool = True
     """Whether the prompt that came in goes on beside the evolved one, as in the paper's pool."""
     keep_steps: bool = False
     """Whether the good prompts of earlier rounds go on too, as in the paper's pool."""
 
     def load(self, samples: int) -> Load:
+        """Every evolution is counted as a good one; new prompts come without samples."""
         calls = [Calls(self.model, self.rounds)]
         if self.check:
             calls.append(Calls(self.checker or self.model, self.rounds, reads=1))
         rows = (self.rounds if self.keep_steps else 1) + self.keep_original
-        return Load(samples, tuple(calls), rows)
+        return Load(0, tuple(calls), rows)
 
     async def run(self, row: Row, ask: Ask) -> Row | list[Row]:
         before, text = last_turn(row.prompt)
@@ -104,19 +107,30 @@ class Evolve(RowStage):
     async def _evolve(self, move: str, before: Sequence[Message], text: str, ask: Ask) -> tuple[str, str]:
         """The evolved prompt and "", or the reason why the evolution failed."""
         context = "\n\n".join(f"{m['role']}: {m['content']}" for m in before)
-        evolved = await ask_one(ask, ask.prompt(move, prompt=text, context=context), self.model)
-        if not evolved:
-            return "", "no prompt"
-        fault = unfit(evolved, given=text)
+        evolved, why = await self.write_one(ask, move, prompt=text, context=context)
+        fault = why or unfit(evolved, given=text)
         if fault or not self.check:
             return evolved, fault
-        question = ask.prompt(self.prompt_check, prompt=text, evolved=evolved)
-        verdict = await ask_choice(ask, question, self.checker or self.model, ("yes", "no"))
-        # Without a verdict nothing is known of a gain, so the last good prompt stays.
-        return evolved, {"yes": "", "no": "no gain"}.get(verdict or "", "no verdict")
+        return evolved, await self._no_gain(text, evolved, ask)
+
+    async def _no_gain(self, text: str, evolved: str, ask: Ask) -> str:
+        """Why the evolved prompt is not known to bring anything new; "" when it does."""
+        menu = ("yes", "no")
+        schema, shape = verdict_form(
+            {"verdict": {"type": "string", "enum": list(menu)}}, {"verdict": '"<yes or no>"'}
+        )
+        question = Question(
+            ask.prompt(self.prompt_check, prompt=text, evolved=evolved, shape=shape),
+            lambda completion: parse_choice(completion.text, menu),
+            self.checker or self.model,
+            shape,
+            response_format=schema,
+        )
+        [reply] = await ask_parsed(ask, question, reask=self.reask)
+        return {"yes": "", "no": "no gain"}.get(reply.parsed.value or "", "no verdict")
 
 
-class Persona(RowStage):
+class Persona(Writer):
     """Writes the prompts that a persona would ask (arXiv:2406.20094, where a persona in the request steers
     what is synthesised).
 
@@ -126,8 +140,6 @@ class Persona(RowStage):
     column "persona"; a row that yields no prompt is dropped ("no prompts").
     """
 
-    model: Role
-    """The role that writes."""
     per_row: int = Field(default=1, ge=1)
     """Prompts for each row."""
     personas: tuple[str, ...] = ()
@@ -135,7 +147,7 @@ class Persona(RowStage):
     column: str | None = None
     """The meta column that holds the row's persona."""
     prompt: PromptName = "synth/persona"
-    """The template; it gets `persona`, `prompt` ("" where there is none) and `count`."""
+    """The template; it gets `persona`, `prompt` ("" where there is none) `count` and `shape`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -163,21 +175,21 @@ class Persona(RowStage):
         matter = row.prompt_text if self.personas or self.column else ""
         share, rest = divmod(self.per_row, len(drawn))
         counts = [share + (i < rest) for i in range(len(drawn))]
-        messages = [
-            ask.prompt(self.prompt, persona=persona, prompt=matter, count=count)
+        jobs = [
+            {"persona": persona, "prompt": matter, "count": count}
             for persona, count in zip(drawn, counts, strict=True)
         ]
-        found = await ask_lists(ask, messages, self.model, counts, given=row.prompt_text)
+        found = await self.write_many(ask, self.prompt, jobs, counts, row.prompt_text)
         children = []
         for i, (persona, prompts) in enumerate(zip(drawn, found, strict=True)):
             for number, prompt in enumerate(prompts, sum(counts[:i]) + 1):
                 origin = Origin("synth.persona", row.id, ask.info(self.model).name)
                 child = row.child(number, prompt, origin)
                 children.append(replace(child, meta={**child.meta, "persona": persona}))
-        return children or Drop("no prompts", f"{len(messages)} personas asked")
+        return children or Drop("no prompts", f"asked as {len(drawn)} persona(s)")
 
 
-class Corpus(RowStage):
+class Corpus(Writer):
     """Turns a document into tasks. The document is the row's prompt text, or its meta column `column`.
 
     The kinds of task are drawn by seed. With `ground`, each task is followed by the document; without, it
@@ -185,8 +197,6 @@ class Corpus(RowStage):
     yields no task is dropped ("no prompts").
     """
 
-    model: Role
-    """The role that writes."""
     per_row: int = Field(default=1, ge=1)
     """Tasks for each document, asked for in one request."""
     column: str | None = None
@@ -196,7 +206,7 @@ class Corpus(RowStage):
     ground: bool = False
     """Whether the document is part of each new prompt, after the task."""
     prompt: PromptName = "synth/corpus"
-    """The template; it gets `document`, `kinds` (a list, one for each task) and `ground`."""
+    """The template; it gets `document`, `kinds` (a list, one for each task), `ground` and `shape`."""
 
     def needs(self) -> set[str]:
         return {f"meta:{self.column}"} if self.column else set()
@@ -209,8 +219,8 @@ class Corpus(RowStage):
         if not document.strip():
             return Drop("no document", f"the meta column {self.column!r} has no text" if self.column else "")
         kinds = draw(self.kinds, self.per_row, ask.rng)
-        messages = ask.prompt(self.prompt, document=document, kinds=kinds, ground=self.ground)
-        [tasks] = await ask_lists(ask, [messages], self.model, [self.per_row], given=document)
+        job = {"document": document, "kinds": kinds, "ground": self.ground}
+        [tasks] = await self.write_many(ask, self.prompt, [job], [self.per_row], document)
         origin = Origin("synth.corpus", row.id, ask.info(self.model).name, "grounded" if self.ground else "")
         below = f"\n\n{document}" if self.ground else ""
         children = [row.child(number, task + below, origin) for number, task in enumerate(tasks, 1)]

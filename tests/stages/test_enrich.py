@@ -41,7 +41,9 @@ def preferred(request: Request) -> str:
 
 
 @pytest.mark.parametrize("kind", ["general", "specific"])
-def test_every_pair_is_explained_by_a_reply_to_its_own_two_texts(kind: Literal["general", "specific"]) -> None:
+def test_every_pair_is_explained_by_a_reply_to_its_own_two_texts(
+    kind: Literal["general", "specific"],
+) -> None:
     def answer(request: Request) -> list[str]:
         texts = shown(request)
         other = ({texts["response A"], texts["response B"]} - {preferred(request)}).pop()
@@ -88,6 +90,7 @@ def test_both_kinds_make_one_column_and_stand_alone_in_the_facts() -> None:
     [
         (Completion(text=" \n", finish_reason="stop"), "empty reply"),
         (Completion(text="It is better bec", finish_reason="length"), "cut off"),
+        (Completion(text="I'm sorry, but I can't compare these.", finish_reason="stop"), "refused"),
         (Completion(text="", finish_reason="content_filter"), "filtered"),
     ],
 )
@@ -103,9 +106,9 @@ def test_an_unusable_reply_is_asked_for_once_more_and_then_leaves_none_with_a_re
     one = row("Why?", "a", "b", pairs=(Pair(1, 0, "extremes", margin=2.0),))
     [pair] = pairs_of(run_stage(Rationale(model="judge"), [one], answer))
     assert len(asked) == 2
-    assert asked[0].messages == asked[1].messages
+    assert asked[1].messages[:2] == asked[0].messages
     assert pair.rationale is None
-    assert pair.facts["rationale_missing"] == {"general": why}
+    assert pair.facts["rationale_missing"]["general"].startswith(why)
     assert (pair.chosen, pair.rejected, pair.margin) == (1, 0, 2.0), "no pair is lost for want of a rationale"
 
 
@@ -155,4 +158,6 @@ def test_what_it_needs_and_what_it_costs() -> None:
     assert Rationale(model="judge").needs() == {"samples", "pairs"}
     [calls] = Rationale(model="judge", kind="both").load(8).calls
     assert (calls.model, calls.requests, calls.reads) == ("judge", 2, 2)
-    assert pairs_of(run_stage(Rationale(model="judge"), [paired()], says("Because.")))[0].rationale == "Because."
+    assert (
+        pairs_of(run_stage(Rationale(model="judge"), [paired()], says("Because.")))[0].rationale == "Because."
+    )

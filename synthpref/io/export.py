@@ -1,0 +1,321 @@
+"""The door out: Rows -> the records that trainers read. Formats and column names are those of TRL's dataset
+formats; columns beyond them are passed over by its trainers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+
+from synthpref.core.errors import ExportError
+from synthpref.core.export import Exporter
+from synthpref.core.types import Message, Pair, Row, Sample
+from synthpref.io import parquet
+
+_TEXT, _FLOAT = pa.string(), pa.float64()
+_MESSAGES = pa.list_(pa.struct([pa.field("role", _TEXT), pa.field("content", _TEXT)]))
+
+Extra = Literal["id", "scores", "margin", "p", "models", "rule", "rationale", "licence"]
+_EXTRAS: dict[str, dict[str, pa.DataType]] = {
+    "id": {"id": _TEXT},
+    "scores": {"chosen_score": _FLOAT, "rejected_score": _FLOAT},
+    "margin": {"margin": _FLOAT},
+    "p": {"p": _FLOAT},
+    "models": {"chosen_model": _TEXT, "rejected_model": _TEXT},
+    "rule": {"rule": _TEXT},
+    "rationale": {"rationale": _TEXT},
+    "licence": {"licence": _TEXT},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportStats:
+    """What was written."""
+
+    path: Path
+    records: int
+    columns: tuple[str, ...]
+
+
+def write(rows: Iterable[Row], exporter: Exporter, folder: Path, *, jsonl: bool = False) -> ExportStats:
+    """Write `folder`/data/train.parquet (or .jsonl), streamed; the same rows give the same bytes.
+
+    A file of the other kind is removed, as a loader would read both. Raises ExportError, and then leaves
+    what was there before.
+    """
+    schema = exporter.columns()
+    path, other = (folder / "data" / f"train.{ending}" for ending in ("parquet", "jsonl"))
+    if jsonl:
+        path, other = other, path
+        count = _write_jsonl(path, exporter.records(rows))
+    else:
+        count = parquet.write(path, schema, exporter.records(rows))
+    other.unlink(missing_ok=True)
+    return ExportStats(path, count, tuple(schema.names))
+
+
+def _write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    with parquet.replaced(path) as part, part.open("wb") as file:
+        for record in records:
+            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
+
+
+# ---- what the formats share
+
+
+def _duo(row: Row, pair: Pair) -> tuple[Sample, Sample]:
+    """(chosen, rejected). Whatever made the pair, two that say the same, or nothing, are not written."""
+    chosen, rejected = row.samples[pair.chosen], row.samples[pair.rejected]
+    if chosen.text.strip() == rejected.text.strip():
+        raise ExportError(f"row {row.id}: chosen and rejected are the same text (rule {pair.rule!r})")
+    if chosen.empty or rejected.empty:
+        raise ExportError(f"row {row.id}: a response of a pair is empty (rule {pair.rule!r})")
+    return chosen, rejected
+
+
+def _answer(sample: Sample) -> list[Message]:
+    return [{"role": "assistant", "content": sample.text}]
+
+
+def _score(row: Row, pair: Pair, sample: Sample) -> float | None:
+    """The sample's score that the pair was made by, where that is certain: the one that the pair names, or
+    the only one that both samples have."""
+    duo = row.samples[pair.chosen], row.samples[pair.rejected]
+    name = pair.facts.get("score")
+    if name is None:
+        both = [n for n in duo[0].scores if all(n in s.scores and s.scores[n].value is not None for s in duo)]
+        name = both[0] if len(both) == 1 else None
+    found = sample.scores.get(str(name))
+    return found.value if found else None
+
+
+def _labelled(row: Row) -> Iterator[tuple[Sample, bool]]:
+    """Each paired response once, as (sample, was it chosen), chosen first. One that was chosen in one pair and
+    rejected in another stands between good and bad, and is left out."""
+    good: dict[str, Sample] = {}
+    bad: dict[str, Sample] = {}
+    for pair in row.pairs:
+        chosen, rejected = _duo(row, pair)
+        good.setdefault(chosen.text.strip(), chosen)
+        bad.setdefault(rejected.text.strip(), rejected)
+    yield from ((sample, True) for text, sample in good.items() if text not in bad)
+    yield from ((sample, False) for text, sample in bad.items() if text not in good)
+
+
+class _Pairs(Exporter):
+    extras: tuple[Extra, ...] = ("id", "scores", "models", "rule", "rationale")
+    """Columns beside the texts. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
+    if the first record has one, so a pair without a margin is then an error."""
+
+    def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
+        """The columns that the trainer reads."""
+        raise NotImplementedError
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        """Their types."""
+        raise NotImplementedError
+
+    def wanted(self) -> tuple[Extra, ...]:
+        return self.extras
+
+    def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        wanted = self.wanted()
+        for row in rows:
+            for pair in row.pairs:
+                chosen, rejected = _duo(row, pair)
+                if "margin" in wanted and pair.margin is None:
+                    fix = "leave the margin out of this export, or pair by a score"
+                    raise ExportError(f"row {row.id}: a pair of rule {pair.rule!r} has no margin; {fix}")
+                values = {
+                    "id": row.id,
+                    "chosen_score": _score(row, pair, chosen),
+                    "rejected_score": _score(row, pair, rejected),
+                    "margin": pair.margin,
+                    "p": pair.p,
+                    "chosen_model": chosen.model or None,
+                    "rejected_model": rejected.model or None,
+                    "rule": pair.rule,
+                    "rationale": pair.rationale,
+                    "licence": row.licence,
+                }
+                columns = [column for extra in wanted for column in _EXTRAS[extra]]
+                yield self.texts(row, chosen, rejected) | {name: values[name] for name in columns}
+
+    def columns(self) -> pa.Schema:
+        kinds = self.kinds()
+        for extra in self.wanted():
+            kinds |= _EXTRAS[extra]
+        return pa.schema(list(kinds.items()))
+
+
+class TrlPreference(_Pairs):
+    """Pairs for DPO and reward models, as conversations with the prompt apart: `prompt`, `chosen` and
+    `rejected` are lists of messages."""
+
+    def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
+        return {"prompt": row.prompt, "chosen": _answer(chosen), "rejected": _answer(rejected)}
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        return {"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES}
+
+
+class TrlPreferenceStandard(_Pairs):
+    """Pairs as plain texts: `prompt`, `chosen`, `rejected`. No chat template is applied; a prompt of several
+    messages is written as "role: text" paragraphs."""
+
+    def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
+        return {"prompt": row.prompt_text, "chosen": chosen.text, "rejected": rejected.text}
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        return {"prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT}
+
+
+class TrlImplicit(_Pairs):
+    """Pairs as whole conversations: `chosen` and `rejected` hold the prompt's messages and the response."""
+
+    def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
+        return {"chosen": [*row.prompt, *_answer(chosen)], "rejected": [*row.prompt, *_answer(rejected)]}
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        return {"chosen": _MESSAGES, "rejected": _MESSAGES}
+
+
+class TrlReward(_Pairs):
+    """Pairs for reward models, as conversations, with the `margin` by which the scores differ."""
+
+    prompt: Literal["explicit", "implicit"] = "explicit"
+    """`explicit`: the prompt in a column of its own. `implicit`: at the head of chosen and of rejected."""
+    margin: bool = True
+    """Whether to write the margin, which RewardTrainer then asks the rewards to differ by."""
+    extras: tuple[Extra, ...] = ("id", "scores", "models")
+    """Columns beside the texts and the margin."""
+
+    def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
+        return self._like().texts(row, chosen, rejected)
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        return self._like().kinds()
+
+    def wanted(self) -> tuple[Extra, ...]:
+        return tuple(dict.fromkeys((*self.extras, *(("margin",) if self.margin else ()))))
+
+    def _like(self) -> TrlPreference | TrlImplicit:
+        return (TrlPreference if self.prompt == "explicit" else TrlImplicit)(format=self.format)
+
+
+class TrlKto(Exporter):
+    """Single responses for KTO: `prompt`, `completion` and `label`, true for a chosen one.
+
+    A response that was paired several times is written once, and one that was both chosen and rejected is left
+    out. KTOTrainer reads rows in order and measures its KL term on the neighbour's completion, so chosen and
+    rejected alternate and responses to one prompt are kept apart, as far as the rows allow.
+    """
+
+    def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        return _apart(
+            {
+                "prompt": row.prompt,
+                "completion": _answer(sample),
+                "label": label,
+                "id": row.id,
+                "model": sample.model or None,
+            }
+            for row in rows
+            for sample, label in _labelled(row)
+        )
+
+    def columns(self) -> pa.Schema:
+        return pa.schema(
+            {
+                "prompt": _MESSAGES,
+                "completion": _MESSAGES,
+                "label": pa.bool_(),
+                "id": _TEXT,
+                "model": _TEXT,
+            }
+        )
+
+
+_HELD = 256
+"""Records that wait to be put in order; enough to find a neighbour of another row."""
+
+
+def _apart(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same records, with labels alternating and neighbours from different rows wherever that is possible
+    among those held. The label of which more are waiting goes first."""
+    waiting: dict[bool, deque[dict[str, Any]]] = {True: deque(), False: deque()}
+    last: dict[str, Any] = {"label": False, "id": None}
+
+    def following() -> dict[str, Any]:
+        more = len(waiting[True]) - len(waiting[False])
+        label = more > 0 if more else not last["label"]
+        for queue in (waiting[label], waiting[not label]):
+            for i, record in enumerate(queue):
+                if record["id"] != last["id"]:
+                    del queue[i]
+                    return record
+        return (waiting[label] or waiting[not label]).popleft()
+
+    for record in records:
+        waiting[record["label"]].append(record)
+        if len(waiting[True]) + len(waiting[False]) > _HELD:
+            last = following()
+            yield last
+    while waiting[True] or waiting[False]:
+        last = following()
+        yield last
+
+
+class TrlPromptOnly(Exporter):
+    """The prompts alone, one record a row, as lists of messages: for GRPO, online DPO, or sampling elsewhere."""
+
+    def needs(self) -> set[str]:
+        return set()
+
+    def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        return ({"prompt": row.prompt, "id": row.id} for row in rows)
+
+    def columns(self) -> pa.Schema:
+        return pa.schema({"prompt": _MESSAGES, "id": _TEXT})
+
+
+class Sft(Exporter):
+    """Conversations for supervised training: `messages` holds the prompt and a good response.
+
+    That is each response that was chosen and never rejected; with `score`, the one response that scores
+    highest, where it is neither empty nor truncated. A row that has none gives no record.
+    """
+
+    score: str | None = None
+    """The score that names the best response; without it, pairs do."""
+
+    def needs(self) -> set[str]:
+        return {"samples", f"score:{self.score}"} if self.score else {"pairs"}
+
+    def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            for sample in self._good(row):
+                yield {
+                    "messages": [*row.prompt, *_answer(sample)],
+                    "id": row.id,
+                    "model": sample.model or None,
+                }
+
+    def _good(self, row: Row) -> list[Sample]:
+        if self.score is None:
+            return [sample for sample, chosen in _labelled(row) if chosen]
+        scored = zip(row.samples, row.values(self.score), strict=True)
+        fit = [(value, s) for s, value in scored if value is not None and not (s.empty or s.truncated)]
+        return [max(fit, key=lambda pair: pair[0])[1]] if fit else []
+
+    def columns(self) -> pa.Schema:
+        return pa.schema({"messages": _MESSAGES, "id": _TEXT, "model": _TEXT})

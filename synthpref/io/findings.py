@@ -1,0 +1,160 @@
+"""A report's figures as sentences that a person understands, with what follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_LENGTH_BIAS = 0.6
+_POSITION_BIAS = 0.05
+_FLIPPED = 0.1
+
+
+def statements(report: Mapping[str, Any]) -> list[str]:
+    """What to know before training on the pairs, most important first."""
+    makers = (_simulated, _books, _rules, _failures, _order, _length, _samples, _cost)
+    return [line for maker in makers for line in maker(report)]
+
+
+def percent(share: float | None) -> str:
+    """0.0321 -> "3 %"; small shares keep a digit, and only nothing is 0 %."""
+    if share is None:
+        return "none"
+    if share in (0.0, 1.0):
+        return f"{share:.0%}".replace("%", " %")
+    digits = 1 if share < 0.1 or share > 0.99 else 0
+    text = f"{100 * share:.{digits}f}"
+    return "under 0.1 %" if text == "0.0" else "over 99.9 %" if text == "100.0" else f"{text} %"
+
+
+def is_simulated(report: Mapping[str, Any]) -> bool:
+    """Whether any of the run's models was the simulated backend."""
+    return any(model.get("backend") == "simulated" for model in report.get("models", {}).values())
+
+
+def _simulated(report: Mapping[str, Any]) -> Iterator[str]:
+    if is_simulated(report):
+        yield "**The models were simulated.** The texts and labels show the machinery; do not train on them."
+
+
+def _books(report: Mapping[str, Any]) -> Iterator[str]:
+    books = report.get("books") or {}
+    entered = books.get("input", 0) + books.get("added", 0)
+    pairs = report["pairs"]
+    if entered:
+        made = f" (of them {books['added']:,} made from others)" if books.get("added") else ""
+        yield (
+            f"Of {entered:,} rows{made}, {books['exported']:,} came through, {books['dropped']:,} were dropped "
+            f"and {books['rejected']:,} rejected; they hold {pairs['count']:,} pairs."
+        )
+
+
+def _rules(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, rule in report["pairs"]["rules"].items():
+        facts, pairs = rule["facts"], rule["pairs"]
+        below, missed, lowest = (_yes(facts, fact) for fact in ("below_all", "missed", "was_min"))
+        if "below_all" in facts:
+            yield (
+                f"{name}: the target (mu minus k sigma) lay below every response of the row for "
+                f"{percent(below / pairs)} of the pairs, so there the rule could not be kept."
+            )
+        if "missed" in facts:
+            yield (
+                f"{name}: the rule was in force for {percent(1 - missed / pairs)} of the pairs; for the others "
+                "the lowest score was taken instead."
+            )
+        if "was_min" in facts:
+            advice = ""
+            if lowest / pairs > 0.5:
+                advice = " More responses a row, or a finer scale, would bring it into force."
+            yield (
+                f"{name}: rejected was the row's lowest score for {percent(lowest / pairs)} of the pairs, "
+                f"where it does as `pair.extremes` does.{advice}"
+            )
+
+
+def _yes(facts: Mapping[str, Any], name: str) -> int:
+    """Pairs for which the fact is true, or is a text (a reason)."""
+    counts = facts.get(name, {}).get("counts", {})
+    return sum(n for value, n in counts.items() if value not in ("no", "none"))
+
+
+def _failures(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, score in report["scores"].items():
+        failed, valued = sum(score["failed"].values()), (score["values"] or {"n": 0})["n"]
+        if failed:
+            why = next(iter(score["failed"]))
+            yield (
+                f"{percent(failed / (failed + valued))} of the scores {name!r} have no value (most often: {why}); "
+                "those responses are in no pair made by it."
+            )
+        votes = sum(score["votes_failed"].values())
+        if votes and not failed:
+            yield f"{percent(votes / score['votes'])} of the votes behind {name!r} held no verdict."
+    for name, compared in report["comparisons"].items():
+        failed = sum(compared["votes_failed"].values())
+        if failed:
+            yield f"{percent(failed / compared['votes'])} of the verdicts of {name!r} could not be read."
+
+
+def _order(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, compared in report["comparisons"].items():
+        flipped, first = compared["flipped_share"], compared["first_shown_share"]
+        if flipped is not None:
+            advice = (
+                " That is a lot: more judges, or a clearer rubric, would help." if flipped > _FLIPPED else ""
+            )
+            yield (
+                f"{name}: {percent(flipped)} of the {compared['both_orders']:,} pairs of responses judged in both "
+                f"orders got a different winner when they were swapped.{advice}"
+            )
+        if first is not None:
+            side = ""
+            votes = compared["first_shown_won"] + compared["second_shown_won"]
+            if abs(first - 0.5) > max(_POSITION_BIAS, 1 / math.sqrt(votes)):
+                side = f" The judge leans to the {'first' if first > 0.5 else 'second'}."
+            yield f"{name}: the response shown first won {percent(first)} of the verdicts without a tie.{side}"
+
+
+def _length(report: Mapping[str, Any]) -> Iterator[str]:
+    length = report["length"]
+    share = length["chosen_longer_share"]
+    if share is None:
+        return
+    means = length["chosen_words"]["mean"], length["rejected_words"]["mean"]
+    unequal = length["longer"]["chosen"] + length["longer"]["rejected"]
+    told = ""
+    # Two standard errors: what few pairs show may be chance.
+    if abs(share - 0.5) > max(_LENGTH_BIAS - 0.5, 1 / math.sqrt(unequal)):
+        told = f" A model trained on this also learns to write {'more' if share > 0.5 else 'less'}."
+    yield (
+        f"Chosen is longer than rejected in {percent(share)} of the pairs of unequal length "
+        f"(mean {means[0]:.0f} against {means[1]:.0f} words).{told}"
+    )
+
+
+def _samples(report: Mapping[str, Any]) -> Iterator[str]:
+    samples = report["samples"]
+    for what, text in (("truncated", "were cut off by the token limit"), ("empty", "are empty")):
+        if samples[what]:
+            yield f"{samples[what]:,} of {samples['count']:,} responses {text}."
+    models = {name: m for name, m in samples["models"].items() if m["chosen"] + m["rejected"]}
+    if len(models) > 1:
+        best = max(models, key=lambda name: models[name]["chosen"] / max(models[name]["samples"], 1))
+        won = models[best]
+        yield (
+            f"{best} was chosen most for its number of responses: {won['chosen']:,} times, against "
+            f"{won['rejected']:,} times rejected."
+        )
+
+
+def _cost(report: Mapping[str, Any]) -> Iterator[str]:
+    models = list(report.get("models", {}).values())
+    tokens = [sum(m.get(key) or 0 for m in models) for key in ("prompt_tokens", "completion_tokens")]
+    if not any(tokens):
+        return
+    priced = [m["cost_usd"] for m in models if m.get("cost_usd") is not None]
+    cost = f" for ${sum(priced):,.2f}" if priced else ""
+    partly = " (not every model has a price)" if priced and len(priced) < len(models) else ""
+    yield f"The models read {tokens[0]:,} tokens and wrote {tokens[1]:,}{cost}{partly}."

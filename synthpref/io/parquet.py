@@ -1,0 +1,45 @@
+"""Parquet as this room writes it: streamed, and there whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ROWS = 512
+_BYTES = 32 * 2**20
+"""A row group ends with whichever comes first: it bounds memory, and Arrow's arrays of text end at 2 GiB."""
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` at the end of the block, or vanishes if that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write(path: Path, schema: pa.Schema, records: Iterable[dict[str, Any]]) -> int:
+    """Write the records; the same records give the same bytes. Returns how many there were."""
+    count = 0
+    with replaced(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        size = 0
+        for record in records:
+            batch.append(record)
+            size += len(orjson.dumps(record))
+            if len(batch) == _ROWS or size >= _BYTES:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+                count, size, batch = count + len(batch), 0, []
+        if batch:
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+    return count + len(batch)

@@ -1,0 +1,321 @@
+"""What the numbers say about the labels of a run: counted in one pass over its rows, then put in plain words.
+
+`build` gives plain values (what report.json holds), `markdown` the page a person reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
+from synthpref.io.findings import statements
+from synthpref.io.tally import Reasons, Spread, Values, ordered, share, table
+
+Report = dict[str, Any]
+
+
+def build(rows: Iterable[Row], summary: Mapping[str, Any]) -> Report:
+    """Count the rows. `summary` is the run's own account: books, stages, models (see summary.json)."""
+    tally = _Tally()
+    for row in rows:
+        tally.add(row)
+    report = {**summary, **tally.facts()}
+    report["statements"] = statements(report)
+    return report
+
+
+class _Scored:
+    def __init__(self) -> None:
+        self.values, self.failed, self.vote_failed = Spread(), Reasons(), Reasons()
+        self.missing = self.votes = 0
+
+
+class _Model:
+    def __init__(self) -> None:
+        self.samples = self.chosen = self.rejected = 0
+
+
+class _Compared:
+    def __init__(self) -> None:
+        self.failed = Reasons()
+        self.asked = self.decided = self.ties = self.both_orders = self.flipped = 0
+        self.votes = self.first_won = self.second_won = 0
+
+
+class _Rule:
+    def __init__(self) -> None:
+        self.pairs = 0
+        self.margins = Spread()
+        self.facts: defaultdict[str, Values] = defaultdict(Values)
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.rows = self.paired_rows = self.pairs = self.rationales = self.samples = self.empty = 0
+        self.truncated = 0
+        self.margins, self.ps, self.per_row = Spread(), Spread(), Spread()
+        self.chosen_words, self.rejected_words = Spread(), Spread()
+        self.longer: Counter[str] = Counter()
+        self.finish: Counter[str] = Counter()
+        self.licences: Counter[str] = Counter()
+        self.rules: defaultdict[str, _Rule] = defaultdict(_Rule)
+        self.scores: defaultdict[str, _Scored] = defaultdict(_Scored)
+        self.models: defaultdict[str, _Model] = defaultdict(_Model)
+        self.compared: defaultdict[str, _Compared] = defaultdict(_Compared)
+
+    def add(self, row: Row) -> None:
+        self.rows += 1
+        self.licences[row.licence or "not named"] += 1
+        self.per_row.add(len(row.samples))
+        names = {name for sample in row.samples for name in sample.scores}
+        for sample in row.samples:
+            self._sample(sample, names)
+        for comparison in row.comparisons:
+            self._comparison(comparison)
+        self.paired_rows += bool(row.pairs)
+        for pair in row.pairs:
+            self._pair(row, pair)
+
+    def _sample(self, sample: Sample, names: set[str]) -> None:
+        self.samples += 1
+        self.empty += sample.empty
+        self.truncated += sample.truncated
+        self.finish[sample.finish_reason or "not given"] += 1
+        self.models[sample.model or "not named"].samples += 1
+        for name in names:
+            scored, score = self.scores[name], sample.scores.get(name)
+            if score is None:
+                scored.missing += 1
+                continue
+            if score.value is None:
+                scored.failed.add(score.why)
+            else:
+                scored.values.add(score.value)
+            for vote in score.votes:
+                scored.votes += 1
+                if vote.value is None:
+                    scored.vote_failed.add(vote.why)
+
+    def _comparison(self, comparison: Comparison) -> None:
+        found = self.compared[comparison.name]
+        found.asked += 1
+        found.decided += comparison.p is not None
+        found.ties += comparison.p == 0.5 and not comparison.flipped
+        valid = [vote for vote in comparison.votes if vote.value is not None]
+        # Only a pair seen in both orders can show that its verdict hangs on the order.
+        if {"ab", "ba"} <= {vote.shown for vote in valid}:
+            found.both_orders += 1
+            found.flipped += comparison.flipped
+        for vote in comparison.votes:
+            found.votes += 1
+            if vote.value is None:
+                found.failed.add(vote.why)
+            else:
+                won = _first_won(vote)
+                found.first_won += won is True
+                found.second_won += won is False
+
+    def _pair(self, row: Row, pair: Pair) -> None:
+        chosen, rejected = row.samples[pair.chosen], row.samples[pair.rejected]
+        self.pairs += 1
+        self.rationales += pair.rationale is not None
+        rule = self.rules[pair.rule]
+        rule.pairs += 1
+        if pair.margin is not None:
+            self.margins.add(pair.margin)
+            rule.margins.add(pair.margin)
+        if pair.p is not None:
+            self.ps.add(pair.p)
+        for name, value in pair.facts.items():
+            rule.facts[name].add(value)
+        words = len(chosen.text.split()), len(rejected.text.split())
+        self.chosen_words.add(words[0])
+        self.rejected_words.add(words[1])
+        self.longer["chosen" if words[0] > words[1] else "rejected" if words[0] < words[1] else "equal"] += 1
+        self.models[chosen.model or "not named"].chosen += 1
+        self.models[rejected.model or "not named"].rejected += 1
+
+    def facts(self) -> Report:
+        decided = self.longer["chosen"] + self.longer["rejected"]
+        return {
+            "rows": self.rows,
+            "licences": ordered(self.licences),
+            "pairs": {
+                "count": self.pairs,
+                "rows_with_pairs": self.paired_rows,
+                "with_rationale": self.rationales,
+                "margin": self.margins.facts(),
+                "margin_bins": self.margins.bins(),
+                "p": self.ps.facts(),
+                "rules": {
+                    name: {
+                        "pairs": rule.pairs,
+                        "margin": rule.margins.facts(),
+                        "facts": {k: facts for k, v in sorted(rule.facts.items()) if (facts := v.facts())},
+                    }
+                    for name, rule in sorted(self.rules.items())
+                },
+            },
+            "scores": {
+                name: {
+                    "values": scored.values.facts(),
+                    "bins": scored.values.bins(),
+                    "failed": scored.failed.facts(),
+                    "not_scored": scored.missing,
+                    "votes": scored.votes,
+                    "votes_failed": scored.vote_failed.facts(),
+                }
+                for name, scored in sorted(self.scores.items())
+            },
+            "length": {
+                "chosen_words": self.chosen_words.facts(),
+                "rejected_words": self.rejected_words.facts(),
+                "longer": {side: self.longer[side] for side in ("chosen", "rejected", "equal")},
+                "chosen_longer_share": share(self.longer["chosen"], decided),
+            },
+            "comparisons": {
+                name: {
+                    "asked": c.asked,
+                    "decided": c.decided,
+                    "ties": c.ties,
+                    "both_orders": c.both_orders,
+                    "flipped": c.flipped,
+                    "flipped_share": share(c.flipped, c.both_orders),
+                    "votes": c.votes,
+                    "votes_failed": c.failed.facts(),
+                    "first_shown_won": c.first_won,
+                    "second_shown_won": c.second_won,
+                    "first_shown_share": share(c.first_won, c.first_won + c.second_won),
+                }
+                for name, c in sorted(self.compared.items())
+            },
+            "samples": {
+                "count": self.samples,
+                "per_row": self.per_row.facts(),
+                "empty": self.empty,
+                "truncated": self.truncated,
+                "finish_reasons": ordered(self.finish),
+                "models": {
+                    name: {"samples": m.samples, "chosen": m.chosen, "rejected": m.rejected}
+                    for name, m in sorted(self.models.items())
+                },
+            },
+        }
+
+
+def _first_won(vote: Vote) -> bool | None:
+    """Whether the response that was shown first won; None for a tie, or where the order is not known."""
+    if vote.value is None or vote.value == 0.5 or vote.shown not in ("ab", "ba"):
+        return None
+    return (vote.value > 0.5) == (vote.shown == "ab")
+
+
+# ---- the page
+
+
+def markdown(report: Report) -> str:
+    """The report as a page: what to know first, then the figures."""
+    parts = [f"# Report: {report.get('name', 'a run')}", _state(report)]
+    parts += ["## What to know", "\n".join(f"- {line}" for line in report["statements"])]
+    for title, text in (
+        ("Where the rows went", _books(report)),
+        ("Pairs", _pairs(report)),
+        ("Scores", _scores(report)),
+        ("Comparisons", _comparisons(report)),
+        ("Length", _length(report)),
+        ("Responses", _samples(report)),
+        ("Calls and cost", _usage(report)),
+    ):
+        if text:
+            parts += [f"## {title}", text]
+    return "\n\n".join(parts) + "\n"
+
+
+def _state(report: Report) -> str:
+    version = f"synthpref {report.get('version', '')}".strip()
+    state = str(report.get("state", ""))
+    reason = f": {report['stop_reason']}" if report.get("stop_reason") else ""
+    return f"{state.capitalize()}{reason}. {version}, recipe fingerprint `{report.get('fingerprint', '')}`."
+
+
+def _books(report: Report) -> str:
+    books = report.get("books", {})
+    text = table(list(books), [list(books.values())]) if books else ""
+    lines = [
+        (stage["stage"], how, reason, count)
+        for stage in report.get("stages", ())
+        for how in ("dropped", "rejected")
+        for reason, count in stage.get(how, {}).items()
+    ]
+    if not lines:
+        return text
+    return f"{text}\n\n{table(('stage', 'rows were', 'reason', 'rows'), lines)}"
+
+
+_SPREAD = ("n", "mean", "min", "q05", "q25", "q50", "q75", "q95", "max")
+
+
+def spread_table(spreads: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """One line for each distribution that has values."""
+    lines = [(name, *(spread[key] for key in _SPREAD)) for name, spread in spreads.items() if spread]
+    return table(("", *_SPREAD), lines) if lines else ""
+
+
+def _pairs(report: Report) -> str:
+    pairs = report["pairs"]
+    parts = [spread_table({"margin": pairs["margin"], "p": pairs["p"]})]
+    for name, rule in pairs["rules"].items():
+        parts.append(f"### {name}: {rule['pairs']:,} pairs")
+        parts.append(spread_table({k: v.get("numbers") for k, v in rule["facts"].items()}))
+        lines = [(k, value, n) for k, v in rule["facts"].items() for value, n in v.get("counts", {}).items()]
+        parts.append(table(("fact", "value", "pairs"), lines) if lines else "")
+    return "\n\n".join(filter(None, parts))
+
+
+def _scores(report: Report) -> str:
+    scores = report["scores"]
+    lines = [
+        (name, what, reason, n)
+        for name, score in scores.items()
+        for what, found in (("samples", score["failed"]), ("votes", score["votes_failed"]))
+        for reason, n in found.items()
+    ]
+    failed = table(("score", "without a value", "why", "count"), lines) if lines else ""
+    return "\n\n".join(filter(None, [spread_table({k: s["values"] for k, s in scores.items()}), failed]))
+
+
+def _comparisons(report: Report) -> str:
+    keys = ("asked", "decided", "ties", "both_orders", "flipped", "first_shown_won", "second_shown_won")
+    lines = [(name, *(c[key] for key in keys)) for name, c in report["comparisons"].items()]
+    failed = [
+        (name, why, n) for name, c in report["comparisons"].items() for why, n in c["votes_failed"].items()
+    ]
+    parts = [table(("", *(key.replace("_", " ") for key in keys)), lines) if lines else ""]
+    parts.append(table(("comparison", "votes failed", "count"), failed) if failed else "")
+    return "\n\n".join(filter(None, parts))
+
+
+def _length(report: Report) -> str:
+    length = report["length"]
+    sides = {"chosen, words": length["chosen_words"], "rejected, words": length["rejected_words"]}
+    return spread_table(sides)
+
+
+def _samples(report: Report) -> str:
+    samples = report["samples"]
+    models = [(name, m["samples"], m["chosen"], m["rejected"]) for name, m in samples["models"].items()]
+    if not models:
+        return ""
+    reasons = table(("finish reason", "responses"), list(samples["finish_reasons"].items()))
+    return f"{table(('model', 'responses', 'chosen', 'rejected'), models)}\n\n{reasons}"
+
+
+def _usage(report: Report) -> str:
+    keys = ("requests", "completions", "replayed", "prompt_tokens", "completion_tokens", "cost_usd")
+    lines = [
+        (role, model.get("model", ""), *("—" if model.get(key) is None else model[key] for key in keys))
+        for role, model in report.get("models", {}).items()
+    ]
+    return table(("role", "model", *(key.replace("_", " ") for key in keys)), lines) if lines else ""

@@ -1,0 +1,249 @@
+"""How many calls an endpoint gets at once: found by trying, lowered when it suffers, kept within RPM and TPM.
+
+`Limit` is the law, with time handed in, so that it can be tested without a clock. `Limiter` puts waiting calls
+behind it, lowest priority number first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from synthpref.core.errors import BackendError
+
+WINDOW_S = 60.0
+START = 8.0
+CUT = 0.7
+"""What is left of the limit after the endpoint said "too many" or timed out."""
+COOL_DOWN_S = 1.0
+"""No second cut and no growth so soon after a cut: the calls under way still show the old limit."""
+MIN_JUDGED = 16
+"""Fewest answers by which a limit is judged."""
+SLOWER = 1.15
+NOT_FASTER = 1.05
+HOLD_WINDOWS = 8
+"""For how many windows growth rests after it brought only latency."""
+
+
+@dataclass
+class Limit:
+    """The law of one endpoint's limit. Times are in seconds, from any fixed start.
+
+    Slow start: +1 for each answer while the limit is in use, so it doubles each round trip; after the first cut
+    +1 a round trip. A window is as many answers as the limit; when a higher limit made answers slower and not more,
+    the limit goes back and rests, since vLLM queues without ever saying 429.
+    """
+
+    most: int = 256
+    rpm: int | None = None
+    tpm: int | None = None
+    value: float = START
+    in_flight: int = 0
+    paused_until: float = 0.0
+    _starting: bool = True
+    _cut_at: float = float("-inf")
+    _rest: int = 0
+    _window: list[float] = field(default_factory=list)
+    _window_from: float | None = None
+    _window_full: bool = False
+    _before: tuple[float, float, float] | None = None
+    """(limit, answers a second, mean latency) of the window before."""
+    _admitted: deque[list[float]] = field(default_factory=deque)
+    _tokens: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.value = min(self.value, self.most)
+
+    # ---- admission
+
+    def wait(self, now: float, tokens: float) -> float | None:
+        """Seconds until a call of so many tokens may start: 0 at once; None when a call has to end first."""
+        self._forget(now)
+        if self.in_flight >= int(self.value):
+            return None
+        until = self.paused_until
+        if self.rpm is not None and len(self._admitted) >= self.rpm:
+            until = max(until, self._admitted[-self.rpm][0] + WINDOW_S)
+        if self.tpm is not None and self._admitted and self._tokens + tokens > self.tpm:
+            until = max(until, self._free_at(self._tokens + tokens - self.tpm) + WINDOW_S)
+        return max(0.0, until - now)
+
+    def _free_at(self, excess: float) -> float:
+        """When the calls started that have to leave the window, so that it holds `excess` tokens less."""
+        for started, used in self._admitted:
+            excess -= used
+            if excess <= 0:
+                return started
+        return self._admitted[-1][0]
+
+    def start(self, now: float, tokens: float) -> list[float]:
+        """A call starts; hand the ticket back to `end`."""
+        self.in_flight += 1
+        self._window_full = self._window_full or self.in_flight >= int(self.value)
+        if self._window_from is None:
+            self._window_from = now
+        ticket = [now, tokens]
+        if self.rpm is not None or self.tpm is not None:
+            self._admitted.append(ticket)
+            self._tokens += tokens
+        return ticket
+
+    def _forget(self, now: float) -> None:
+        while self._admitted and self._admitted[0][0] + WINDOW_S <= now:
+            self._tokens -= self._admitted.popleft()[1]
+
+    # ---- feedback
+
+    def end(self, now: float, ticket: list[float], tokens: float | None = None) -> None:
+        """A call ended, with `tokens` used where the endpoint counted them."""
+        self.in_flight -= 1
+        if tokens is not None and self.tpm is not None and ticket[0] + WINDOW_S > now:
+            self._tokens += tokens - ticket[1]
+            ticket[1] = tokens
+
+    def answered(self, now: float, ticket: list[float]) -> None:
+        """A call was answered well."""
+        self._window.append(now - ticket[0])
+        if self._starting and self._window_full:
+            self.value = min(self.value + 1, self.most)
+        if len(self._window) >= max(MIN_JUDGED, int(self.value)):
+            self._judge(now)
+
+    def suffered(self, now: float, ticket: list[float], retry_after: float | None = None) -> None:
+        """The endpoint said "too many", or did not answer in time."""
+        if retry_after is not None:
+            self.paused_until = max(self.paused_until, now + retry_after)
+        if ticket[0] < self._cut_at or now < self._cut_at + COOL_DOWN_S:
+            return
+        self._cut(now, self.value * CUT)
+
+    def _cut(self, now: float, to: float) -> None:
+        self._starting = False
+        self.value = max(1.0, to)
+        self._cut_at = now
+        self._before = None
+        self._new_window(now)
+
+    def _new_window(self, now: float) -> None:
+        self._window, self._window_from = [], now
+        self._window_full = self.in_flight >= int(self.value)
+
+    def _judge(self, now: float) -> None:
+        """A window is over: was the higher limit worth it?"""
+        if self._window_from is None:
+            return
+        rate = len(self._window) / max(now - self._window_from, 1e-9)
+        latency = sum(self._window) / len(self._window)
+        before, full = self._before, self._window_full
+        self._before = (self.value, rate, latency)
+        self._new_window(now)
+        if self._rest > 0:
+            self._rest -= 1
+            return
+        if not full:
+            return
+        if (
+            before
+            and self.value > before[0]
+            and latency > before[2] * SLOWER
+            and rate < before[1] * NOT_FASTER
+        ):
+            self._starting = False
+            self._rest = HOLD_WINDOWS
+            self.value = max(1.0, before[0])
+            self._before = None
+        elif not self._starting and now >= self._cut_at + COOL_DOWN_S:
+            self.value = min(self.value + max(1.0, self.value * 0.05), self.most)
+
+
+class Limiter:
+    """A `Limit` with calls waiting behind it. `stop`, once set, turns waiting calls away."""
+
+    def __init__(self, limit: Limit, stop: asyncio.Event | None = None) -> None:
+        self.limit = limit
+        self._stop = stop
+        self._waiting: list[tuple[int, int, float, asyncio.Future[list[float]]]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def room(self) -> float:
+        """Free places, less those that wait for one."""
+        return self.limit.value - self.limit.in_flight - len(self._waiting)
+
+    @asynccontextmanager
+    async def slot(self, priority: int, tokens: float) -> AsyncIterator[list[float]]:
+        """A place for one call; put the tokens really used into the ticket's second item before leaving.
+
+        A BackendError that leaves the block is noted: rate limits and time-outs lower the limit.
+        """
+        ticket = await self._place(priority, tokens)
+        used = [ticket[0], tokens]
+        try:
+            yield used
+        except BackendError as error:
+            now = time.monotonic()
+            if error.kind == "rate_limit" or error.status == 408 or error.retry_after is not None:
+                self.limit.suffered(now, ticket, error.retry_after)
+            raise
+        else:
+            self.limit.answered(time.monotonic(), ticket)
+        finally:
+            self.limit.end(time.monotonic(), ticket, used[1])
+            self._admit()
+
+    async def _place(self, priority: int, tokens: float) -> list[float]:
+        now = time.monotonic()
+        if not self._waiting and self.limit.wait(now, tokens) == 0:
+            return self.limit.start(now, tokens)
+        future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._order), tokens, future))
+        if self._stop and self._watch is None:
+            self._watch = asyncio.create_task(self._turn_away(self._stop))
+        self._admit()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and not future.exception():
+                self.limit.end(time.monotonic(), future.result())
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Let in whoever may start now, and look again when the next may."""
+        while self._waiting:
+            tokens, future = self._waiting[0][2:]
+            now = time.monotonic()
+            pause = 0.0 if future.done() else self.limit.wait(now, tokens)
+            if pause != 0:
+                self._later(pause)
+                return
+            heapq.heappop(self._waiting)
+            if not future.done():
+                future.set_result(self.limit.start(now, tokens))
+
+    def _later(self, pause: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if pause is not None:
+            self._timer = asyncio.get_running_loop().call_later(pause, self._admit)
+
+    async def _turn_away(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        for *_, future in self._waiting:
+            if not future.done():
+                future.set_exception(BackendError("transient", "the run is stopping"))
+        self._waiting.clear()
+
+    def close(self) -> None:
+        self._later(None)
+        if self._watch:
+            self._watch.cancel()

@@ -1,0 +1,224 @@
+"""`backend: openai`: any OpenAI-compatible endpoint, or several as one.
+
+Speaks the wire by itself, with aiohttp and orjson: the official client costs more than ten times the CPU a request.
+`transport: sdk` uses the official client where its credentials are needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import orjson
+from pydantic import Field, SecretStr, field_validator
+
+from synthpref.core.errors import BackendError
+from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
+from synthpref.models import wire
+from synthpref.models.pool import Endpoint, Pool, limiter_for
+
+OPENAI = "https://api.openai.com/v1"
+
+
+class OpenAI(ModelSpec):
+    """A model behind an OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp, OpenAI, most providers."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "n", "logprobs", "json_schema"})
+
+    backend: Literal["openai"] = "openai"
+    """This backend."""
+    base_url: Annotated[str | tuple[str, ...], NEUTRAL] = OPENAI
+    """Where it is, up to and with /v1; a list of addresses serves as one."""
+    api_key: Annotated[SecretStr | None, NEUTRAL] = None
+    """The key, as "${NAME}"; for api.openai.com OPENAI_API_KEY is used where none is given."""
+    headers: Annotated[Mapping[str, SecretStr], NEUTRAL] = {}
+    """More HTTP headers; their values are kept secret."""
+    serves: Literal["chat", "embeddings", "reward"] = "chat"
+    """What the endpoint is for."""
+    structured_output: bool = True
+    """Whether it takes response_format with a JSON schema."""
+    logprobs: Annotated[bool, NEUTRAL] = True
+    """Whether it gives log-probabilities."""
+    many: Annotated[bool, NEUTRAL] = True
+    """Whether n answers may be asked for in one request; else they are asked for one by one."""
+    send_seed: bool = True
+    """Whether to send `seed`."""
+    max_tokens_as: Annotated[Literal["auto", "max_tokens", "max_completion_tokens"], NEUTRAL] = "auto"
+    """What the endpoint calls max_tokens; auto is max_completion_tokens for api.openai.com alone."""
+    extra_body: Mapping[str, Any] = {}
+    """More fields for each request's body, such as top_k or chat_template_kwargs."""
+    reward_path: Annotated[str, NEUTRAL] = "/classify"
+    """Path of a reward model, from the root of the server."""
+    concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1)
+    """The most requests at once to one address; fewer are used while the endpoint takes no more."""
+    rpm: Annotated[int | None, NEUTRAL] = Field(default=None, ge=1)
+    """The most requests in any minute to one address."""
+    tpm: Annotated[int | None, NEUTRAL] = Field(default=None, ge=1)
+    """The most tokens in any minute to one address."""
+    timeout_s: Annotated[float, NEUTRAL] = Field(default=600.0, gt=0)
+    """Seconds after which a request counts as failed."""
+    transport: Annotated[Literal["http", "sdk"], NEUTRAL] = "http"
+    """"sdk" sends through the openai package (extra `sdk`), for credentials that only it knows."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for url in [value] if isinstance(value, str) else value:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("an address such as http://localhost:8000/v1 was expected")
+        if not value:
+            raise ValueError("at least one address was expected")
+        return value
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        urls = (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+        return tuple(url.rstrip("/") for url in urls)
+
+    def able(self) -> frozenset[Capability]:
+        if self.serves != "chat":
+            return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
+        lacking = {"json_schema"} if not self.structured_output else set()
+        return self.capabilities - lacking - ({"logprobs"} if not self.logprobs else set())
+
+    def secrets(self) -> list[str]:
+        words = [urlsplit(url).password or "" for url in self.addresses]
+        return [s for s in [*super().secrets(), *words, self.key(OPENAI) or ""] if s]
+
+    def key(self, url: str) -> str | None:
+        """The API key for an address: OpenAI's own is taken from the environment, and goes nowhere else."""
+        if self.api_key:
+            return self.api_key.get_secret_value()
+        return (
+            os.environ.get("OPENAI_API_KEY") if urlsplit(url).hostname == urlsplit(OPENAI).hostname else None
+        )
+
+    def max_tokens_name(self, url: str) -> str:
+        if self.max_tokens_as != "auto":
+            return self.max_tokens_as
+        ours = urlsplit(url).hostname == urlsplit(OPENAI).hostname
+        return "max_completion_tokens" if ours else "max_tokens"
+
+    def open(self, shared: dict[str, Any]) -> Backend:
+        endpoints = []
+        for url in self.addresses:
+            transport = self._transport(url, shared)
+            limiter = limiter_for(shared, url, self.concurrency, self.rpm, self.tpm)
+            endpoints.append(Endpoint(shown(url), _Wire(self, url, transport), limiter))
+        return Pool(endpoints, many=self.many)
+
+    def _transport(self, url: str, shared: dict[str, Any]) -> Transport:
+        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        if self.transport == "sdk":
+            from synthpref.models.openai_sdk import Sdk
+
+            return Sdk(url, self.key(url), headers, self.timeout_s)
+        if key := self.key(url):
+            headers.setdefault("Authorization", f"Bearer {key}")
+        return _Http(shared, headers, self.timeout_s)
+
+
+class Transport(Protocol):
+    """Carries a JSON body to a URL. Raises BackendError for connections; returns (status, headers, body)."""
+
+    async def post(self, url: str, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _Wire:
+    """One address of one role."""
+
+    def __init__(self, spec: OpenAI, url: str, transport: Transport) -> None:
+        self.spec, self.url, self.transport = spec, url, transport
+        self.root = url.removesuffix("/v1")
+
+    async def complete(self, request: Request) -> list[Completion]:
+        spec = self.spec
+        if request.kind == "embed":
+            body = wire.embed_body(request, spec.model, spec.extra_body)
+            return wire.embed_answer(await self._post(f"{self.url}/embeddings", body))
+        if request.kind == "reward":
+            body = wire.reward_body(request, spec.model, spec.extra_body)
+            return wire.reward_answer(await self._post(self.root + spec.reward_path, body))
+        body = wire.chat_body(
+            request,
+            spec.model,
+            seed=spec.send_seed,
+            max_tokens_as=spec.max_tokens_name(self.url),
+            extra=spec.extra_body,
+        )
+        answers = wire.chat_answer(await self._post(f"{self.url}/chat/completions", body))
+        if request.logprobs is not None and any(a.logprobs is None for a in answers):
+            fix = "choose another model, or a stage that does not need them"
+            raise BackendError("unsupported", f"{shown(self.url)} gave no logprobs; {fix}")
+        return answers
+
+    async def _post(self, url: str, body: dict[str, Any]) -> Any:
+        try:
+            status, headers, answer = await self.transport.post(url, body)
+            if status >= 400:
+                raise wire.http_error(status, headers, answer)
+            return wire.decode(answer)
+        except BackendError as error:
+            message = f"{shown(url)}: {error}"
+            for secret in self.spec.secrets():
+                message = message.replace(secret, "[secret]")
+            raise BackendError(
+                error.kind, message, status=error.status, retry_after=error.retry_after
+            ) from None
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+class _Http:
+    """aiohttp, with one session for all roles of a run."""
+
+    def __init__(self, shared: dict[str, Any], headers: Mapping[str, str], timeout_s: float) -> None:
+        self._shared = shared
+        self._headers = {**headers, "Content-Type": "application/json"}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 30.0))
+        shared["http users"] = shared.get("http users", 0) + 1
+
+    def _session(self) -> aiohttp.ClientSession:
+        session = self._shared.get("http")
+        if not isinstance(session, aiohttp.ClientSession):
+            # The limiter decides how many requests there are, so the connector must not.
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
+            session = aiohttp.ClientSession(connector=connector, trust_env=True)
+            self._shared["http"] = session
+        return session
+
+    async def post(self, url: str, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        data = orjson.dumps(body)
+        try:
+            async with self._session().post(
+                url, data=data, headers=self._headers, timeout=self._timeout
+            ) as answer:
+                return answer.status, answer.headers, await answer.read()
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            raise BackendError("unreachable", f"cannot be reached: {error}") from error
+        except TimeoutError as error:
+            raise BackendError("transient", f"no answer in {self._timeout.total:g} s", status=408) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise BackendError("transient", f"{type(error).__name__}: {error}") from error
+
+    async def aclose(self) -> None:
+        self._shared["http users"] -= 1
+        if not self._shared["http users"] and (session := self._shared.pop("http", None)):
+            await session.close()
+            # Lets the transports close, so that no warning about them is raised at exit.
+            await asyncio.sleep(0)
+
+
+def shown(url: str) -> str:
+    """The URL without a user or a password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

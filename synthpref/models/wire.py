@@ -1,0 +1,213 @@
+"""The OpenAI wire as plain functions: Request -> JSON body, JSON answer -> Completions, HTTP error -> BackendError.
+
+Both transports go through here, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from synthpref.core.errors import BackendError, ErrorKind
+from synthpref.core.seam import Completion, Request, TokenLogprob
+from synthpref.core.types import Usage
+
+SHOWN = 300
+_HINTS = {
+    "response_format": "set structured_output: false on the role",
+    "logprobs": "set logprobs: false on the role",
+    "seed": "set send_seed: false on the role",
+    "max_completion_tokens": "set max_tokens_as: max_tokens on the role",
+    "max_tokens": "set max_tokens_as: max_completion_tokens on the role",
+    "temperature": "leave temperature out of the role",
+}
+_UNKNOWN = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|extra (fields|inputs)|not (permitted|allowed)", re.I
+)
+_TOO_LONG = re.compile(
+    r"context.{0,10}(length|window)|maximum.{0,20}tokens|prompt is too long|too many tokens", re.I
+)
+_FILTERED = re.compile(r"content.?(filter|policy)|safety system", re.I)
+
+
+def chat_body(
+    request: Request, model: str, *, seed: bool, max_tokens_as: str, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of POST /chat/completions."""
+    body: dict[str, Any] = {"model": model, "messages": request.messages}
+    optional = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        max_tokens_as: request.max_tokens,
+        "stop": list(request.stop) or None,
+        "n": request.n if request.n > 1 else None,
+        "seed": request.seed if seed else None,
+        "response_format": request.response_format,
+    }
+    body.update({key: value for key, value in optional.items() if value is not None})
+    if request.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.logprobs}
+    return body | dict(extra)
+
+
+def chat_answer(answer: Any) -> list[Completion]:
+    """The Completions of an answer to /chat/completions. Raises BackendError when it has another shape."""
+    try:
+        made = [_choice(choice, str(answer.get("model") or "")) for choice in answer["choices"]]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _odd(answer, error) from error
+    return _first_carries(made, answer)
+
+
+def _choice(choice: Any, model: str) -> Completion:
+    message = choice["message"]
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    tokens = (choice.get("logprobs") or {}).get("content")
+    return Completion(
+        text=message.get("content") or "",
+        finish_reason=choice.get("finish_reason"),
+        reasoning=reasoning if isinstance(reasoning, str) else None,
+        logprobs=None if tokens is None else tuple(map(_token, tokens)),
+        model=model,
+    )
+
+
+def _token(token: Any) -> TokenLogprob:
+    top = tuple((str(t["token"]), float(t["logprob"])) for t in token.get("top_logprobs") or ())
+    return TokenLogprob(str(token["token"]), float(token["logprob"]), top)
+
+
+def embed_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of POST /embeddings."""
+    return {"model": model, "input": request.messages[-1]["content"], **extra}
+
+
+def embed_answer(answer: Any) -> list[Completion]:
+    try:
+        vector = tuple(float(x) for x in answer["data"][0]["embedding"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _odd(answer, error) from error
+    return _first_carries([Completion(vector=vector)], answer)
+
+
+def reward_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a reward model's endpoint: the conversation, and the raw logit asked for (vLLM)."""
+    return {"model": model, "messages": request.messages, "use_activation": False, **extra}
+
+
+def reward_answer(answer: Any) -> list[Completion]:
+    """Heads by name from any of these: {"reward": x}, {"score": x}, {"scores": {name: x}}, vLLM's /classify
+    ({"data": [{"probs": [x, ...]}]}) and /pooling ({"data": [{"data": [x, ...]}]})."""
+    try:
+        item = answer["data"][0] if isinstance(answer.get("data"), list) else answer
+        keys = ("rewards", "reward", "scores", "score", "probs", "data")
+        found = next(item[key] for key in keys if item.get(key) is not None)
+        if isinstance(found, Mapping):
+            values = {str(name): float(value) for name, value in found.items()}
+        elif isinstance(found, Sequence):
+            flat = found[0] if found and isinstance(found[0], Sequence) else found
+            values = {f"head_{i}": float(x) for i, x in enumerate(flat)}
+            values = {"reward": values["head_0"]} if len(values) == 1 else values
+        else:
+            values = {"reward": float(found)}
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
+        raise _odd(answer, error) from error
+    return _first_carries([Completion(values=values)], answer)
+
+
+def _first_carries(made: list[Completion], answer: Any) -> list[Completion]:
+    usage = answer.get("usage")
+    if made and isinstance(usage, Mapping):
+        counted = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        object.__setattr__(made[0], "usage", counted)
+    return made
+
+
+def _odd(answer: Any, error: Exception) -> BackendError:
+    text = repr(answer)[:SHOWN]
+    return BackendError("transient", f"the answer has an unknown shape ({type(error).__name__}): {text}")
+
+
+def decode(body: bytes) -> Any:
+    """The JSON of an answer. Raises BackendError (transient) when it is cut short or not JSON."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        shown = body[:SHOWN].decode("utf-8", "replace")
+        raise BackendError("transient", f"the answer is not JSON ({error}): {shown!r}") from error
+
+
+def http_error(status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
+    """What an HTTP status of 400 or more means. Told by status and error code; by the text only where a server
+    gives nothing else."""
+    detail = _detail(body)
+    code, parameter, text = (
+        str(detail.get("code") or ""),
+        str(detail.get("param") or ""),
+        str(detail["message"]),
+    )
+    kind: ErrorKind = "bad_request"
+    shown = f"HTTP {status}: {text[:SHOWN]}"
+    if status in (401, 403):
+        kind, shown = "auth", f"{shown}; check api_key"
+    elif status == 404:
+        kind, shown = "not_found", f"{shown}; check model and base_url"
+    elif status == 429:
+        kind = "rate_limit"
+        if code == "insufficient_quota":
+            kind, shown = "auth", f"{shown}; the account has no credit left"
+    elif status in (408, 409, 425) or status >= 500:
+        kind = "transient"
+    elif code == "context_length_exceeded" or _TOO_LONG.search(text):
+        kind = "context_length"
+    elif code in ("content_filter", "content_policy_violation") or _FILTERED.search(text):
+        kind = "content_filter"
+    elif named := _unsupported(code, parameter, text):
+        kind, shown = "unsupported", f"{shown}; {_HINTS[named]}"
+    return BackendError(kind, shown, status=status, retry_after=retry_after(headers))
+
+
+def _unsupported(code: str, parameter: str, text: str) -> str | None:
+    """The parameter that the endpoint does not know, if that is what it says."""
+    if not (code.startswith(("unsupported", "unknown")) or _UNKNOWN.search(text)):
+        return None
+    if parameter:
+        return next((name for name in _HINTS if parameter.split(".")[0].endswith(name)), None)
+    return next((name for name in _HINTS if name in text), None)
+
+
+def _detail(body: bytes) -> dict[str, Any]:
+    """The error object of a body, whatever its form; its text under "message"."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {"message": body[:SHOWN].decode("utf-8", "replace").strip() or "no message"}
+    for key in ("error", "detail", "message"):
+        if isinstance(found, Mapping) and found.get(key):
+            found = found[key]
+            break
+    if isinstance(found, Mapping):
+        return {**found, "message": found.get("message") or str(dict(found))}
+    return {"message": str(found)}
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds to wait, from retry-after-ms or Retry-After (seconds or an HTTP date)."""
+    lower = {key.lower(): value for key, value in headers.items()}
+    try:
+        if "retry-after-ms" in lower:
+            return max(0.0, float(lower["retry-after-ms"]) / 1000)
+        text = lower.get("retry-after", "")
+        if re.fullmatch(r"\d+(\.\d+)?", text.strip()):
+            return float(text)
+        when = parsedate_to_datetime(text) if text else None
+    except (ValueError, TypeError):
+        return None
+    if when is None:
+        return None
+    return max(0.0, (when.astimezone(UTC) - (now or datetime.now(UTC))).total_seconds())

@@ -1,0 +1,287 @@
+"""Both transports against a real server: the same Completions, the same error kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from synthpref.core.errors import BackendError
+from synthpref.core.seam import Completion, Request
+from synthpref.models import wire
+from synthpref.models.openai import OpenAI
+from synthpref.models.simulated import Simulated
+from wire import Server, serving, status
+
+QUESTION = Request(messages=({"role": "user", "content": "How do heat pumps work?"},), seed=3)
+TRANSPORTS = ["http", "sdk"]
+
+
+def ask(url: str | tuple[str, ...], request: Request = QUESTION, **fields: Any) -> list[Completion]:
+    async def go() -> list[Completion]:
+        backend = OpenAI(model="m", base_url=url, **fields).open({})
+        try:
+            return await backend.complete(request)
+        finally:
+            await backend.aclose()
+
+    return asyncio.run(go())
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "sdk":
+        pytest.importorskip("openai")
+    return str(request.param)
+
+
+def test_both_transports_give_the_same_completions() -> None:
+    pytest.importorskip("openai")
+    request = Request(messages=QUESTION.messages, n=3, seed=9, temperature=0.7, max_tokens=40, stop=("x",))
+    with serving() as server:
+        http, sdk = (ask(server.url, request, transport=t) for t in TRANSPORTS)
+        assert server.bodies[0] == server.bodies[1]
+    assert http == sdk
+    assert len({c.text for c in http}) == 3
+    assert {c.finish_reason for c in http} == {"length"}
+    assert http[0].usage is not None
+    assert http[0].usage.completion_tokens > 0
+    assert http[1].usage is None
+
+
+def test_what_is_sent_is_what_the_role_says(transport: str) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": {}}}}
+    request = Request(
+        messages=QUESTION.messages, n=2, temperature=0.5, top_p=0.9, max_tokens=50, stop=("END",), seed=11,
+        response_format=schema,
+    )  # fmt: skip
+    with serving() as server:
+        ask(
+            server.url, request, transport=transport, extra_body={"top_k": 5}, api_key="sk-key-of-test", headers={"x-team": "red"}
+        )
+        body, headers = server.bodies[0], {k.lower(): v for k, v in server.headers[0].items()}
+    assert body == {
+        "model": "m", "messages": list(request.messages), "n": 2, "temperature": 0.5, "top_p": 0.9, "max_tokens": 50,
+        "stop": ["END"], "seed": 11, "response_format": schema, "top_k": 5,
+    }  # fmt: skip
+    assert headers["authorization"] == "Bearer sk-key-of-test"
+    assert headers["x-team"] == "red"
+
+
+def test_options_change_what_is_sent() -> None:
+    with serving() as server:
+        ask(server.url, QUESTION, send_seed=False)
+        ask(server.url, Request(messages=QUESTION.messages, max_tokens=5), max_tokens_as="max_completion_tokens")
+        assert "seed" not in server.bodies[0]
+        assert server.bodies[1]["max_completion_tokens"] == 5
+
+
+def test_where_many_is_off_each_answer_is_a_request_with_its_seed() -> None:
+    with serving() as server:
+        answers = ask(server.url, Request(messages=QUESTION.messages, n=3, seed=5), many=False)
+        assert sorted(body["seed"] for body in server.bodies) == [5, 6, 7]
+        assert all("n" not in body for body in server.bodies)
+        together = ask(server.url, Request(messages=QUESTION.messages, n=3, seed=5))
+    assert [a.text for a in answers] == [a.text for a in together]
+    assert all(a.usage for a in answers)
+
+
+def test_logprobs_embeddings_and_rewards(transport: str) -> None:
+    shaped = ({"role": "user", "content": 'Rate it. {"reasoning": "<why>", "score": <integer from 1 to 10>}'},)
+    with serving() as server:
+        (answer,) = ask(server.url, Request(messages=shaped, logprobs=5), transport=transport)
+        assert answer.logprobs is not None
+        assert any(token.top for token in answer.logprobs)
+        (vector,) = ask(server.url, Request(messages=shaped, kind="embed"), transport=transport, serves="embeddings")
+        assert len(vector.vector or ()) == 64
+        (reward,) = ask(server.url, Request(messages=shaped, kind="reward"), transport=transport, serves="reward")
+        assert set(reward.values or {}) == {"reward"}
+        assert server.bodies[-1]["use_activation"] is False
+
+
+def test_an_endpoint_without_logprobs_is_unsupported(transport: str) -> None:
+    with serving() as server, pytest.raises(BackendError, match="gave no logprobs") as caught:
+        server.fault = lambda request, number: wire_answer({"content": "hi"})
+        ask(server.url, Request(messages=QUESTION.messages, logprobs=5), transport=transport)
+    assert caught.value.kind == "unsupported"
+
+
+def wire_answer(message: dict[str, Any], **choice: Any) -> Any:
+    from aiohttp import web
+
+    return web.json_response({"model": "m", "choices": [{"message": message, **choice}]})
+
+
+def test_reasoning_is_kept_and_null_content_is_empty_text(transport: str) -> None:
+    with serving() as server:
+        message = {"content": None, "reasoning_content": "because"}
+        server.fault = lambda request, number: wire_answer(message, finish_reason="content_filter")
+        (answer,) = ask(server.url, transport=transport)
+    assert (answer.text, answer.reasoning, answer.finish_reason) == ("", "because", "content_filter")
+
+
+def context_too_long() -> Any:
+    return status(400, {"message": "This model's maximum context length is 4096 tokens.", "code": "context_length_exceeded"})
+
+
+FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "500": (lambda: status(500), "transient"),
+    "503": (lambda: status(503), "transient"),
+    "408": (lambda: status(408), "transient"),
+    "429": (lambda: status(429), "rate_limit"),
+    "no credit": (lambda: status(429, {"message": "no", "code": "insufficient_quota"}), "auth"),
+    "401": (lambda: status(401), "auth"),
+    "403": (lambda: status(403), "auth"),
+    "404": (lambda: status(404), "not_found"),
+    "too long": (context_too_long, "context_length"),
+    "filtered": (lambda: status(400, {"message": "no", "code": "content_filter"}), "content_filter"),
+    "no schema": (lambda: status(400, {"message": "no", "code": "unsupported_parameter", "param": "response_format"}), "unsupported"),
+    "no seed": (lambda: status(422, "Extra inputs are not permitted: seed"), "unsupported"),
+    "400": (lambda: status(400, "messages must end with a user"), "bad_request"),
+    "reset": (lambda: "reset", "transient"),
+    "half": (lambda: "half", "transient"),
+    "not json": (lambda: "not json", "transient"),
+    "odd shape": (lambda: "odd shape", "transient"),
+    "hang": (lambda: "hang", "transient"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_has_its_kind_on_both_transports(name: str, transport: str) -> None:
+    fault, kind = FAULTS[name]
+    with serving() as server:
+        server.fault = lambda request, number: fault()
+        with pytest.raises(BackendError) as caught:
+            ask(server.url, transport=transport, timeout_s=0.3 if name == "hang" else 20)
+    assert caught.value.kind == kind
+    assert "127.0.0.1" in str(caught.value)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_an_endpoint_that_is_down_is_unreachable(transport: str) -> None:
+    with pytest.raises(BackendError) as caught:
+        ask(f"http://127.0.0.1:{free_port()}/v1", transport=transport)
+    assert caught.value.kind == "unreachable"
+
+
+def test_unsupported_names_the_field_to_change() -> None:
+    error = wire.http_error(400, {}, b'{"error": {"message": "Unsupported parameter: response_format"}}')
+    assert error.kind == "unsupported"
+    assert "structured_output: false" in str(error)
+
+
+def test_messages_hold_no_secret(transport: str) -> None:
+    with serving() as server:
+        echoed = "Incorrect API key provided: sk-secret-of-test; header was tok-planted-1"
+        server.fault = lambda request, number: status(401, echoed)
+        url = server.url.replace("http://", "http://user:pass-word-2@")
+        with pytest.raises(BackendError) as caught:
+            ask(url, transport=transport, api_key="sk-secret-of-test", headers={"x-token": "tok-planted-1"})
+    for secret in ("sk-secret-of-test", "tok-planted-1", "pass-word-2"):
+        assert secret not in str(caught.value)
+    assert "Incorrect API key" in str(caught.value)
+
+
+def test_openais_own_key_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai-env")
+    spec = OpenAI(model="m")
+    assert spec.key("https://api.openai.com/v1") == "sk-of-openai-env"
+    assert spec.key("http://127.0.0.1:8000/v1") is None
+    assert "sk-of-openai-env" in spec.secrets()
+    assert spec.max_tokens_name("https://api.openai.com/v1") == "max_completion_tokens"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"Retry-After": "Tue, 24 Nov 2026 00:01:30 GMT"}, 90.0),
+        ({"Retry-After": "Mon, 23 Nov 2026 00:00:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    assert wire.retry_after(headers, datetime(2026, 11, 24, tzinfo=UTC)) == seconds
+
+
+def test_a_prompt_of_a_megabyte_goes_through(transport: str) -> None:
+    request = Request(messages=({"role": "user", "content": "word " * 210_000},))
+    with serving() as server:
+        assert ask(server.url, request, transport=transport)[0].text
+
+
+@pytest.mark.parametrize(
+    ("answer", "values"),
+    [
+        ({"reward": 1.5}, {"reward": 1.5}),
+        ({"score": -2}, {"reward": -2.0}),
+        ({"scores": {"help": 1, "safe": 2}}, {"help": 1.0, "safe": 2.0}),
+        ({"data": [{"probs": [0.25]}]}, {"reward": 0.25}),
+        ({"data": [{"data": [[1.0, 2.0]]}]}, {"head_0": 1.0, "head_1": 2.0}),
+    ],
+)
+def test_reward_answers_in_their_forms(answer: Any, values: dict[str, float]) -> None:
+    assert wire.reward_answer(answer)[0].values == values
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, {"data": []}, {"reward": "high"}, {"scores": {}, "x": 1}, 7])
+def test_a_reward_that_is_none_is_an_error_and_no_number(answer: Any) -> None:
+    if answer == {"scores": {}, "x": 1}:
+        assert wire.reward_answer(answer)[0].values == {}
+        return
+    with pytest.raises(BackendError, match="unknown shape"):
+        wire.reward_answer(answer)
+
+
+def test_roles_on_one_endpoint_share_its_limit_and_the_session() -> None:
+    async def go(server: Server) -> None:
+        shared: dict[str, Any] = {}
+        one = OpenAI(model="a", base_url=server.url, concurrency=3).open(shared)
+        two = OpenAI(model="b", base_url=server.url, concurrency=9).open(shared)
+        await asyncio.gather(*(b.complete(QUESTION) for b in (one, two) for _ in range(20)))
+        await one.aclose()
+        assert not shared["http"].closed
+        await two.aclose()
+        assert "http" not in shared
+
+    with serving(latency_s=0.005) as server:
+        asyncio.run(go(server))
+        assert server.requests == 40
+        assert server.most_in_flight <= 3
+
+
+def test_one_dead_endpoint_of_three_costs_only_its_calls() -> None:
+    async def go(urls: tuple[str, ...]) -> list[str]:
+        backend = OpenAI(model="m", base_url=urls).open({})
+        kinds = []
+        for i in range(30):
+            try:
+                await backend.complete(Request(messages=QUESTION.messages, seed=i))
+                kinds.append("ok")
+            except BackendError as error:
+                kinds.append(error.kind)
+        await backend.aclose()
+        return kinds
+
+    with serving() as one, serving() as two:
+        kinds = asyncio.run(go((one.url, f"http://127.0.0.1:{free_port()}/v1", two.url)))
+        assert one.requests + two.requests == kinds.count("ok")
+    assert set(kinds) <= {"ok", "transient"}
+    assert kinds.count("transient") <= 2
+
+
+def test_worlds_behind_the_server_differ_by_name() -> None:
+    with serving(worlds={"m": Simulated(model="m", empty=1.0)}) as server:
+        assert ask(server.url)[0].text == ""

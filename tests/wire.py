@@ -1,0 +1,206 @@
+"""A local OpenAI-compatible server for tests, with the simulated world behind it and faults on request.
+
+    with serving() as server:
+        ... base_url=server.url ...
+        assert server.requests == 3
+
+Also a program: python tests/wire.py --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from synthpref.core.seam import Completion, Request
+from synthpref.models.simulated import Simulated
+
+Fault = Callable[[web.Request, int], "web.StreamResponse | str | None"]
+"""Given the request and its number (from 0): a response to send instead, the name of a fault, or None.
+
+Names: "reset", "hang", "half", "not json", "no choices", "fewer", "odd shape".
+"""
+
+
+@dataclass
+class Server:
+    """What the server does and what it saw. Change the fields at any time."""
+
+    worlds: dict[str, Simulated] = field(default_factory=dict)
+    """Simulated models by name; a name that is not here gets an average one."""
+    fault: Fault = lambda request, number: None
+    latency_s: float = 0.0
+    port: int = 0
+    requests: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=2**28, middlewares=[self._around])
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/embeddings", self._embed)
+        app.router.add_post("/classify", self._reward)
+        app.router.add_get("/v1/models", self._models)
+        return app
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        number, self.requests = self.requests, self.requests + 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            self.headers.append(dict(request.headers))
+            if request.can_read_body:
+                self.bodies.append(json.loads(await request.read()))
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
+            fault = self.fault(request, number)
+            if isinstance(fault, web.StreamResponse):
+                return fault
+            if fault == "hang":
+                await asyncio.sleep(3600)
+            if fault == "reset" and request.transport:
+                request.transport.abort()
+            if fault in ("not json", "half"):
+                whole: web.Response = await handler(request)
+                body = whole.body if isinstance(whole.body, bytes) else b""
+                if fault == "not json":
+                    return web.Response(body=body[: len(body) // 2], content_type="application/json")
+                cut = web.StreamResponse(headers={"Content-Length": str(len(body))})
+                await cut.prepare(request)
+                await cut.write(body[: len(body) // 2])
+                if request.transport:
+                    request.transport.abort()
+                return cut
+            if fault == "odd shape":
+                return web.json_response({"surprise": True})
+            response: web.StreamResponse = await handler(request)
+            if fault in ("no choices", "fewer") and isinstance(response, web.Response):
+                answer = json.loads(response.body)  # type: ignore[arg-type]
+                answer["choices"] = [] if fault == "no choices" else answer["choices"][:1]
+                return web.json_response(answer)
+            return response
+        finally:
+            self.in_flight -= 1
+
+    def _world(self, name: str) -> Simulated:
+        return self.worlds.get(name) or Simulated(model=name)
+
+    async def _answers(self, body: dict[str, Any], request: Request) -> list[Completion]:
+        return await self._world(body["model"]).open({}).complete(request)
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        asked = Request(
+            messages=tuple(body["messages"]),
+            n=body.get("n", 1),
+            temperature=body.get("temperature"),
+            max_tokens=body.get("max_completion_tokens", body.get("max_tokens")),
+            seed=body.get("seed"),
+            logprobs=body.get("top_logprobs") if body.get("logprobs") else None,
+            response_format=body.get("response_format"),
+        )
+        answers = await self._answers(body, asked)
+        choices = []
+        for i, answer in enumerate(answers):
+            tokens = None
+            if answer.logprobs is not None:
+                content = [
+                    {
+                        "token": t.token,
+                        "logprob": t.logprob,
+                        "top_logprobs": [{"token": a, "logprob": p} for a, p in t.top],
+                    }
+                    for t in answer.logprobs
+                ]
+                tokens = {"content": content}
+            message = {"role": "assistant", "content": answer.text}
+            choices.append(
+                {"index": i, "message": message, "finish_reason": answer.finish_reason, "logprobs": tokens}
+            )
+        return web.json_response({"model": body["model"], "choices": choices, "usage": self._usage(answers)})
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        asked = Request(messages=({"role": "user", "content": body["input"]},), kind="embed")
+        answers = await self._answers(body, asked)
+        data = [{"index": 0, "embedding": list(answers[0].vector or ())}]
+        return web.json_response({"model": body["model"], "data": data, "usage": self._usage(answers)})
+
+    async def _reward(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        answers = await self._answers(body, Request(messages=tuple(body["messages"]), kind="reward"))
+        probs = list((answers[0].values or {}).values())
+        return web.json_response({"model": body["model"], "data": [{"index": 0, "probs": probs}]})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": name} for name in self.worlds]})
+
+    @staticmethod
+    def _usage(answers: list[Completion]) -> dict[str, int]:
+        usage = answers[0].usage
+        assert usage
+        return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+
+
+def status(code: int, error: dict[str, Any] | str | None = None, **headers: str) -> web.Response:
+    """An error answer as OpenAI forms it."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if isinstance(error, str):
+        error = {"message": error}
+    return web.json_response({"error": error or {"message": f"status {code}"}}, status=code, headers=named)
+
+
+@contextmanager
+def serving(**fields: Any) -> Iterator[Server]:
+    """A server on a free port of 127.0.0.1, in a thread of its own, until the block ends."""
+    server = Server(**fields)
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
+
+    async def start() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server.port = runner.addresses[0][1]
+        ready.set()
+
+    def work() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--latency", type=float, default=0.0)
+    options = parser.parse_args()
+    web.run_app(Server(latency_s=options.latency).app(), host="127.0.0.1", port=options.port)

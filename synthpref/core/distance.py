@@ -71,12 +71,10 @@ def rouge_l(a: str, b: str) -> float:
     return rouge_l_words(words(a), words(b))
 
 
-def rouge_l_words(a: Sequence[Hashable], b: Sequence[Hashable], least: float = 0.0) -> float:
-    """`rouge_l` of words already split. Below `least` it may return 0 early: lengths alone give a bound."""
-    if not a or not b:
-        return 1.0 if len(a) == len(b) else 0.0
-    if 2 * min(len(a), len(b)) / (len(a) + len(b)) < least:
-        return 0.0
+def rouge_l_words(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
+    """`rouge_l` of words already split."""
+    if not a and not b:
+        return 1.0
     return 2 * common_length(a, b) / (len(a) + len(b))
 
 
@@ -132,7 +130,7 @@ class GramCounts:
         return weights
 
 
-def sketch(hashes: Hashes, counts: GramCounts, dims: int = 512) -> Vectors:
+def sketch(hashes: Hashes, counts: GramCounts, dims: int = 256) -> Vectors:
     """A vector of `dims` numbers, of length 1, whose cosines are close to those of the weighted n-gram counts
     (feature hashing with signs). Texts without words all get one same vector."""
     mixed = hashes >> np.uint64(20)
@@ -177,7 +175,7 @@ def farthest_first(
 
 
 def cover(
-    vectors: Vectors, k: int, rng: random.Random, *, typical: float = 0.0, block: int = 4096
+    vectors: Vectors, k: int, rng: random.Random, *, typical: float = 0.0, block: int = 2048
 ) -> npt.NDArray[np.intp]:
     """Sorted indices of the k rows that cover all best.
 

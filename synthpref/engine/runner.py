@@ -69,7 +69,7 @@ def steps_of(recipe: Recipe) -> list[Step]:
             if new:
                 groups.append([])
             # Equal requests on two sides of a barrier are counted apart: each segment starts its own count.
-            salt = sum(p.use.word == use.word and p.use is not use for group in groups[:-1] for p in group)
+            salt = sum(p.use.word == use.word for group in groups[:-1] for p in group)
             groups[-1].append(Part(use, stage, f"{use.label}/{i}", salt))
     return [
         Step(n, parts, recipe.digest([(part.use, part.stage) for part in parts]))

@@ -18,26 +18,30 @@ from dataclasses import dataclass, field
 from synthpref.core.errors import BackendError
 
 WINDOW_S = 60.0
-START = 8.0
-CUT = 0.7
-"""What is left of the limit after the endpoint said "too many" or timed out."""
-COOL_DOWN_S = 1.0
-"""No second cut and no growth so soon after a cut: the calls under way still show the old limit."""
-MIN_JUDGED = 16
+START = 16.0
+BREATH_S = 0.25
+"""Pause after a refusal that does not say how long to wait."""
+CUT = 0.8
+STEP = 1.25
+"""How far a probe goes beyond the limit that is known to serve; twice as far until the first that did not."""
+WORTH = 0.3
+"""The share of a probe's extra calls that must come back as extra throughput, for the probe to be kept."""
+JUDGED_BY = 16
 """Fewest answers by which a limit is judged."""
-SLOWER = 1.15
-NOT_FASTER = 1.05
-HOLD_WINDOWS = 8
-"""For how many windows growth rests after it brought only latency."""
+REST = 8
+"""Judgements between a probe that was not kept and the next."""
+CEILING_REST = 40
+"""Judgements for which a limit that was refused is not tried again."""
 
 
 @dataclass
 class Limit:
     """The law of one endpoint's limit. Times are in seconds, from any fixed start.
 
-    Slow start: +1 for each answer while the limit is in use, so it doubles each round trip; after the first cut
-    +1 a round trip. A window is as many answers as the limit; when a higher limit made answers slower and not more,
-    the limit goes back and rests, since vLLM queues without ever saying 429.
+    It climbs by probes. A limit L that is in use, with a mean latency R, serves L / R calls a second (Little's
+    law), so two limits are compared by their latencies alone: a probe is kept when throughput grew with it, and
+    taken back when only latency did, as with vLLM, which queues and never says 429. A refusal or a time-out cuts
+    the limit, once for all calls that were under way, and its neighbourhood is left alone for a while.
     """
 
     most: int = 256
@@ -47,13 +51,14 @@ class Limit:
     in_flight: int = 0
     paused_until: float = 0.0
     _starting: bool = True
-    _cut_at: float = float("-inf")
+    _known: tuple[float, float] | None = None
+    """(limit, mean latency) of the best limit known to serve."""
+    _since: float = float("-inf")
+    _latencies: list[float] = field(default_factory=list)
     _rest: int = 0
-    _window: list[float] = field(default_factory=list)
-    _window_from: float | None = None
-    _window_full: bool = False
-    _before: tuple[float, float, float] | None = None
-    """(limit, answers a second, mean latency) of the window before."""
+    _cut_at: float = float("-inf")
+    _ceiling: float = float("inf")
+    _ceiling_rest: int = 0
     _admitted: deque[list[float]] = field(default_factory=deque)
     _tokens: float = 0.0
 
@@ -85,9 +90,6 @@ class Limit:
     def start(self, now: float, tokens: float) -> list[float]:
         """A call starts; hand the ticket back to `end`."""
         self.in_flight += 1
-        self._window_full = self._window_full or self.in_flight >= int(self.value)
-        if self._window_from is None:
-            self._window_from = now
         ticket = [now, tokens]
         if self.rpm is not None or self.tpm is not None:
             self._admitted.append(ticket)
@@ -108,58 +110,46 @@ class Limit:
             ticket[1] = tokens
 
     def answered(self, now: float, ticket: list[float]) -> None:
-        """A call was answered well."""
-        self._window.append(now - ticket[0])
-        if self._starting and self._window_full:
-            self.value = min(self.value + 1, self.most)
-        if len(self._window) >= max(MIN_JUDGED, int(self.value)):
-            self._judge(now)
+        """A call was answered well. Only calls that started at this limit, while it was in use, judge it."""
+        if ticket[0] >= self._since and self.in_flight >= int(self.value):
+            self._latencies.append(now - ticket[0])
+            if len(self._latencies) >= max(JUDGED_BY, int(self.value)):
+                self._judge(now, sum(self._latencies) / len(self._latencies))
 
     def suffered(self, now: float, ticket: list[float], retry_after: float | None = None) -> None:
         """The endpoint said "too many", or did not answer in time."""
         if retry_after is not None:
             self.paused_until = max(self.paused_until, now + retry_after)
-        if ticket[0] < self._cut_at or now < self._cut_at + COOL_DOWN_S:
+        if ticket[0] < self._cut_at:
             return
-        self._cut(now, self.value * CUT)
+        self.paused_until = max(self.paused_until, now + BREATH_S)
+        self._ceiling, self._ceiling_rest = self.value, CEILING_REST
+        served = self._known[0] if self._known else self.value
+        self._starting, self._cut_at, self._known = False, now, None
+        self._go(now, max(1.0, min(self.value * CUT, served)))
 
-    def _cut(self, now: float, to: float) -> None:
-        self._starting = False
-        self.value = max(1.0, to)
-        self._cut_at = now
-        self._before = None
-        self._new_window(now)
+    def _go(self, now: float, limit: float) -> None:
+        self.value = min(limit, self.most)
+        self._since = now
+        self._latencies = []
 
-    def _new_window(self, now: float) -> None:
-        self._window, self._window_from = [], now
-        self._window_full = self.in_flight >= int(self.value)
-
-    def _judge(self, now: float) -> None:
-        """A window is over: was the higher limit worth it?"""
-        if self._window_from is None:
-            return
-        rate = len(self._window) / max(now - self._window_from, 1e-9)
-        latency = sum(self._window) / len(self._window)
-        before, full = self._before, self._window_full
-        self._before = (self.value, rate, latency)
-        self._new_window(now)
-        if self._rest > 0:
+    def _judge(self, now: float, latency: float) -> None:
+        if self._known and self.value > self._known[0]:
+            limit, before = self._known
+            gain = (self.value / latency) / (limit / before)
+            if gain < 1 + WORTH * (self.value / limit - 1):
+                self._starting, self._rest = False, REST
+                self._go(now, limit)
+                return
+        else:
             self._rest -= 1
-            return
-        if not full:
-            return
-        if (
-            before
-            and self.value > before[0]
-            and latency > before[2] * SLOWER
-            and rate < before[1] * NOT_FASTER
-        ):
-            self._starting = False
-            self._rest = HOLD_WINDOWS
-            self.value = max(1.0, before[0])
-            self._before = None
-        elif not self._starting and now >= self._cut_at + COOL_DOWN_S:
-            self.value = min(self.value + max(1.0, self.value * 0.05), self.most)
+            self._ceiling_rest -= 1
+            if self._ceiling_rest <= 0:
+                self._ceiling = float("inf")
+        self._known = (self.value, latency)
+        beyond = self.value * (2 if self._starting else STEP)
+        beyond = min(beyond, max(self.value, 0.95 * self._ceiling))
+        self._go(now, beyond if self._rest <= 0 else self.value)
 
 
 class Limiter:

@@ -291,13 +291,15 @@ DEMANDS = (
     "Leave out whatever {reader} knows already.",
     "Work out the cost for {n} people, and show the calculation.",
 )
-STOP_WORDS = frozenset(
-    "about above after again against almost alone along already also although always among another answer"
-    " anyone anything around because been before being below between both cannot could does doing done down"
-    " each either else enough even ever every explain first follow following from give given gives have having"
-    " here into itself just keep know less like made make many might more most much must need needs never none"
-    " nothing often once only other ought over please prompt question rather really response same shall should"
-    " since some someone something still such take than that their them then there these they thing things this"
-    " those three through today together under until upon used using very want well were what when where whether"
-    " which while whom whose will with within without word words would write your yours".split()
-)
+_STOP_WORDS = """
+about above after again against almost alone along already also although always among another answer
+anyone anything around because been before being below between both cannot could does doing done
+down during each either else enough even ever every explain first follow following from give given
+gives have having here into itself just keep know less like made make many might more most much must
+need needs never none nothing often near once only other ought over please prompt question rather
+really response same shall should since some someone something still such take than that their them
+then there these they thing things this those three through today together under until upon used
+using very want well were what when where whether which while whom whose will with within without
+word words would write your yours
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())

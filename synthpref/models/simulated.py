@@ -1,283 +1,217 @@
-"""`backend: simulated`: policies, judges, reward models, embedders and prompt writers of a made-up world.
+"""Models that are made up: policies, judges and reward models with set skill and faults, in a world where the
+true quality of every text is known (models/world.py). Nothing is sent anywhere.
 
-What a role does follows from what it is asked. A chat prompt gets an answer; a prompt that ends with a JSON shape
-(as all judge and synth templates do), or comes with a JSON schema, gets that shape filled in, and the candidates to
-judge are found by their fences. Every answer depends on the model, the messages and the seed alone, so it is the
-same on every run and under any concurrency.
+What a role does follows from what it is asked: a verdict on texts between fences, prompts, a rationale, or an
+answer. An answer depends on the model's name, its fields, the messages and the seed, and on nothing else; the
+same draws are made whatever the fields say, so that two settings can be compared on equal luck.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import random
-import re
-from collections.abc import Mapping
 from dataclasses import replace
-from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import (
-    NEUTRAL,
-    Backend,
-    Capability,
-    Completion,
-    ModelSpec,
-    Request,
-    TokenLogprob,
-)
-from synthpref.core.template import fenced
+from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request, TokenLogprob
 from synthpref.core.types import Usage
-from synthpref.models.world import compose, draw, embed, invent, quality
+from synthpref.models import phrases, world
+from synthpref.models.asked import Asked, read
+from synthpref.models.judged import Judge, Reply
 
-SHARE = Field(default=0.0, ge=0, le=1)
+Share = Annotated[float, Field(ge=0, le=1)]
 TOKENS_PER_WORD = 1.3
-TIE = 0.15
-"""A pairwise judge that may say so calls two answers a tie when it sees less than this between them."""
-STRETCH = 1.3
-"""Standard deviation of the qualities that fill a judge's scale evenly."""
-_NORMAL = NormalDist()
-_BLANK = re.compile(r'"(?P<key>[^"]+)":\s*(?P<blank>"?<[^<>]*>"?|\[<[^<>]*>\])')
-_RANGE = re.compile(r"<(integer|number) from (-?[\d.]+) to (-?[\d.]+)>")
-_VERDICT_INSIDE = re.compile(
-    r'"(score|winner|verdict)"\s*:|\b(score|rating|winner)\s*[:=]|ignore (all|any|the|previous)|10/10', re.I
-)
+VECTOR_SIZE = 256
 
 
 class Simulated(ModelSpec):
-    """A model of the simulated world: no network, no key, and a true quality behind every text."""
-
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {"chat", "n", "logprobs", "json_schema", "embed", "reward"}
-    )
+    """A made-up model. Its qualities and biases are in units of the world's quality, where an ordinary policy's
+    answers have mean 0 and spread 1, and the best there is has 3."""
 
     backend: Literal["simulated"] = "simulated"
-    """This backend."""
-    skill: float = 0.0
-    """Mean quality of a policy's answers, in standard deviations of the average policy's."""
+    """A seeded world with latent quality; nothing is sent anywhere."""
+    model: str = "simulated"
+    """A name; another one draws other answers."""
+    skill: float = Field(default=0.0, ge=-3, le=3)
+    """Of a policy: the mean quality of its answers."""
     spread: float = Field(default=1.0, ge=0)
-    """Standard deviation of a policy's answers to one prompt."""
-    length: float = Field(default=140.0, gt=0)
-    """Mean words of an answer."""
+    """Of a policy: how much the quality of its answers varies (standard deviation)."""
+    length: float = Field(default=120.0, ge=4)
+    """Of a policy: the mean number of words in an answer."""
     noise: float = Field(default=0.5, ge=0)
-    """Standard deviation of what a judge or reward model adds to the true quality."""
+    """Of a judge or reward model: the spread of its error. A judge's is drawn anew in each reply, a reward
+    model's is fixed for each text."""
+    taste: float = Field(default=0.0, ge=0)
+    """Of a judge: the spread of its lasting opinion of a text, which repeats do not average out; several judges do."""
     position_bias: float = 0.0
-    """What a judge adds to the response that it is shown first."""
+    """Of a judge: how much better the first of the shown candidates seems than the last."""
     length_bias: float = 0.0
-    """What a judge or reward model adds for each doubling of the length over 140 words."""
-    susceptibility: float = SHARE
-    """Share of responses holding a verdict or an order to the judge that a judge falls for."""
-    malformed: float = SHARE
-    """Share of replies to a JSON question that hold no verdict."""
-    chatty: float = SHARE
-    """Share of replies to a JSON question that wrap the JSON in prose."""
-    refuse: float = SHARE
-    """Share of answers that are a refusal."""
-    empty: float = SHARE
-    """Share of answers that are empty."""
-    truncate: float = SHARE
-    """Share of answers that stop in the middle, with finish_reason "length"."""
-    error: Annotated[float, NEUTRAL] = SHARE
-    """Share of requests that fail for a passing reason."""
+    """Of a judge or reward model: how much better an answer seems for each 100 words more."""
+    susceptibility: Share = 0.0
+    """Of a judge: how often it follows a verdict that a candidate puts into its own text."""
+    malformed: Share = 0.0
+    """Share of the replies to a question of form that hold no verdict."""
+    chatty: Share = 0.0
+    """Share of the replies to a question of form that have prose around the JSON; none with structured output."""
+    refuse: Share = 0.0
+    """Share of the replies that are refusals."""
+    empty: Share = 0.0
+    """Share of the replies that are empty."""
+    truncate: Share = 0.0
+    """Share of the replies that break off (finish_reason "length")."""
+    error: Annotated[Share, NEUTRAL] = 0.0
+    """Share of the calls that fail in passing, as those to a busy server do."""
+    structured_output: bool = True
+    """Whether it takes a JSON schema and keeps to it."""
+    logprobs: bool = True
+    """Whether it returns log-probabilities."""
     latency_s: Annotated[float, NEUTRAL] = Field(default=0.0, ge=0)
-    """Mean seconds an answer takes, log-normally distributed."""
+    """Mean seconds for an answer; they vary as those of a real server do."""
+    concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1)
+    """Calls under way at once; the others wait."""
+
+    def able(self) -> frozenset[Capability]:
+        optional: set[Capability] = set()
+        if self.structured_output:
+            optional.add("json_schema")
+        if self.logprobs:
+            optional.add("logprobs")
+        return frozenset({"chat", "n", "embed", "reward", *optional})
 
     def open(self, shared: dict[str, Any]) -> Backend:
-        return _World(self)
+        return SimulatedBackend(self)
 
 
-class _World:
+def quality(text: str) -> float:
+    """The true quality of a text: what a judge without noise and bias sees."""
+    return world.quality(text)
+
+
+class SimulatedBackend:
+    """A Backend without a wire."""
+
     def __init__(self, spec: Simulated) -> None:
         self.spec = spec
-        self._identity = json.dumps(spec.identity(), sort_keys=True)
-        self._requests = 0
+        self._slots = asyncio.Semaphore(spec.concurrency)
+        self._failures: dict[str, int] = {}
 
     async def complete(self, request: Request) -> list[Completion]:
-        spec = self.spec
-        self._requests += 1
-        luck = draw("luck", spec.model, self._requests, request.messages[-1]["content"])
-        await asyncio.sleep(luck.lognormvariate(math.log(spec.latency_s), 0.4) if spec.latency_s else 0)
-        if luck.random() < spec.error:
-            raise BackendError("transient", "the simulated endpoint failed", status=500)
-        answers = [self._answer(request, i) for i in range(request.n)]
-        read = _tokens(" ".join(m["content"] for m in request.messages))
-        usage = Usage(read, sum(_tokens(a.text) for a in answers))
-        return [replace(answers[0], usage=usage), *answers[1:]]
+        async with self._slots:
+            key = repr((self.spec.model, request.messages, request.seed))
+            pace = random.Random(f"pace|{key}").lognormvariate(-0.125, 0.5)
+            await asyncio.sleep(self.spec.latency_s * pace)
+            self._fail(key)
+        return answers(self.spec, request)
+
+    def _fail(self, key: str) -> None:
+        """Raise for the spec's share of the calls; a call asked again has a new chance."""
+        if not self.spec.error:
+            return
+        tries = self._failures.pop(key, 0)
+        if world.uniform("error", tries, key) < self.spec.error:
+            self._failures[key] = tries + 1
+            raise BackendError("transient", "simulated failure: the server was busy", status=503)
 
     async def aclose(self) -> None:
-        return None
-
-    def _answer(self, request: Request, i: int) -> Completion:
-        fixed = request.kind == "chat" and request.temperature == 0
-        seed = 0 if fixed else (request.seed or 0) + i
-        rng = draw(self._identity, request.kind, request.messages, seed)
-        text = request.messages[-1]["content"]
-        if request.kind == "embed":
-            return Completion(vector=embed(text), model=self.spec.model)
-        if request.kind == "reward":
-            return Completion(values={"reward": self._sees(text, rng)}, model=self.spec.model)
-        shape = shape_in(text) or schema_shape(request.response_format)
-        if shape:
-            return self._verdict(request, shape, rng)
-        candidates = dict(fenced(text))
-        if "response A" in candidates:
-            return self._done(request, _rationale(candidates, rng))
-        return self._policy(request, rng)
-
-    def _policy(self, request: Request, rng: random.Random) -> Completion:
-        spec = self.spec
-        fate = rng.random()
-        words = spec.length * rng.lognormvariate(0.0, 0.25)
-        text = compose(request.messages[-1]["content"], rng.gauss(spec.skill, spec.spread), words, rng)
-        if fate < spec.refuse:
-            text = "I'm sorry, but I can't help with that."
-        elif fate < spec.refuse + spec.empty:
-            text = ""
-        elif fate < spec.refuse + spec.empty + spec.truncate:
-            return Completion(text=text[: len(text) // 2], finish_reason="length", model=spec.model)
-        return self._done(request, text)
-
-    def _done(self, request: Request, text: str) -> Completion:
-        """The text, cut where max_tokens cuts it."""
-        words = text.split(" ")
-        most = int(request.max_tokens / TOKENS_PER_WORD) if request.max_tokens else len(words)
-        cut = len(words) > max(most, 1)
-        kept = " ".join(words[: max(most, 1)]) if cut else text
-        return Completion(text=kept, finish_reason="length" if cut else "stop", model=self.spec.model)
-
-    def _sees(self, text: str, rng: random.Random, *, first: bool = False) -> float:
-        """The quality that a judge sees in a candidate: the true one, its biases, and noise."""
-        return self._expects(text, rng, first=first) + rng.gauss(0.0, self.spec.noise)
-
-    def _expects(self, text: str, rng: random.Random, *, first: bool = False) -> float:
-        spec = self.spec
-        if _VERDICT_INSIDE.search(text) and rng.random() < spec.susceptibility:
-            return 4.0
-        length = math.log2(max(len(text.split()), 1) / 140)
-        return quality(text) + spec.length_bias * length + (spec.position_bias if first else 0.0)
-
-    def _verdict(self, request: Request, shape: str, rng: random.Random) -> Completion:
-        spec = self.spec
-        if rng.random() < spec.malformed:
-            return Completion(
-                text="I would rather not put a number on this.", finish_reason="stop", model=spec.model
-            )
-        text = "\n".join(m["content"] for m in request.messages if m["role"] == "user")
-        candidates = {label: body for label, body in fenced(text) if label.startswith("response")}
-        tokens: list[TokenLogprob] = []
-        reply, last = "", 0
-        for blank in _BLANK.finditer(shape):
-            filled, top = self._fill(blank["key"], blank["blank"], candidates, text, rng)
-            before = shape[last : blank.start("blank")]
-            reply += before + filled
-            tokens += [TokenLogprob(before, 0.0), TokenLogprob(filled, dict(top).get(filled, 0.0), top)]
-            last = blank.end("blank")
-        reply += shape[last:]
-        if rng.random() < spec.chatty:
-            reply = f"Let me think about this.\n\n```json\n{reply}\n```\n\nI hope that helps."
-        kept = tuple(tokens) if request.logprobs else None
-        return Completion(text=reply, finish_reason="stop", model=spec.model, logprobs=kept)
-
-    def _fill(
-        self, key: str, blank: str, candidates: Mapping[str, str], text: str, rng: random.Random
-    ) -> tuple[str, tuple[tuple[str, float], ...]]:
-        """(what goes in place of the blank, its log-probability and those of its alternatives)."""
-        if number := _RANGE.search(blank):
-            label = f"response {key}" if f"response {key}" in candidates else "response"
-            candidate = candidates.get(label, text)
-            first = len(candidates) > 1 and label == next(iter(candidates), "")
-            return self._number(
-                candidate, first, number[1] == "integer", float(number[2]), float(number[3]), rng
-            )
-        if blank.startswith("["):
-            count = int(found[0]) if (found := re.search(r"\d+", blank)) else 1
-            return json.dumps([invent(_subject(text), rng) for _ in range(count)], ensure_ascii=False), ()
-        options = re.split(r", | or ", blank.strip('"<>'))
-        if options[0] == "A" and len(candidates) >= 2:
-            gap = self._sees(candidates["response A"], rng, first=True) - self._sees(
-                candidates["response B"], rng
-            )
-            tied = "tie" in options and abs(gap) < TIE
-            return json.dumps("tie" if tied else "A" if gap > 0 else "B"), ()
-        if options == ["yes", "no"]:
-            return json.dumps("yes" if rng.random() < 0.85 else "no"), ()
-        if key == "prompt":
-            return json.dumps(invent(_subject(text), rng), ensure_ascii=False), ()
-        return json.dumps(_reason(candidates, rng), ensure_ascii=False), ()
-
-    def _number(
-        self, text: str, first: bool, whole: bool, low: float, high: float, rng: random.Random
-    ) -> tuple[str, tuple[tuple[str, float], ...]]:
-        mean, noise = self._expects(text, rng, first=first), self.spec.noise
-        seen = _NORMAL.cdf((mean + rng.gauss(0.0, noise)) / STRETCH)
-        if not whole:
-            return f"{low + (high - low) * seen:.2f}", ()
-        levels = int(high - low) + 1
-        value = str(int(low) + min(int(seen * levels), levels - 1))
-        ends = [-math.inf, *(STRETCH * _NORMAL.inv_cdf(k / levels) for k in range(1, levels)), math.inf]
-        law = NormalDist(mean, max(noise, 1e-3))
-        masses = [(str(int(low) + k), law.cdf(ends[k + 1]) - law.cdf(ends[k])) for k in range(levels)]
-        return value, tuple((token, math.log(mass)) for token, mass in masses if mass > 1e-6)
+        self._failures.clear()
 
 
-def shape_in(prompt: str) -> str:
-    """The JSON shape with blanks that a prompt ends with, after its last fence; "" where there is none."""
-    tail = prompt.rsplit("<</", 1)[-1]
-    start = tail.find('{"')
-    shape = tail[start : tail.rfind("}") + 1] if start >= 0 else ""
-    return shape if _BLANK.search(shape) else ""
+def answers(spec: Simulated, request: Request) -> list[Completion]:
+    """The completions of a request, without waiting."""
+    tokens = tokens_of("".join(message["content"] for message in request.messages))
+    if request.kind == "embed":
+        made = [Completion(vector=world.vector(request.messages[-1]["content"], VECTOR_SIZE))]
+    elif request.kind == "reward":
+        made = [Completion(values={"reward": _reward(spec, request)})]
+    else:
+        asked = read(request)
+        made = [_answer(spec, request, asked, i) for i in range(request.n)]
+    written = sum(tokens_of(completion.text) for completion in made)
+    named = [replace(completion, model=spec.model) for completion in made]
+    return [replace(named[0], usage=Usage(tokens, written)), *named[1:]]
 
 
-def schema_shape(response_format: Mapping[str, Any] | None) -> str:
-    """The same for a response_format with a JSON schema, for prompts that do not say the shape in words."""
-    if not response_format or response_format.get("type") != "json_schema":
-        return ""
+def tokens_of(text: str) -> int:
+    """Tokens of a text, as this world counts them."""
+    return round(len(text.split()) * TOKENS_PER_WORD)
 
-    def shape(schema: Mapping[str, Any]) -> str:
-        if "properties" in schema:
-            return "{" + ", ".join(f'"{k}": {shape(v)}' for k, v in schema["properties"].items()) + "}"
-        if "enum" in schema:
-            return f'"<{" or ".join(map(str, schema["enum"]))}>"'
-        if schema.get("type") in ("integer", "number"):
-            return f"<{schema['type']} from {schema.get('minimum', 1)} to {schema.get('maximum', 10)}>"
+
+def _reward(spec: Simulated, request: Request) -> float:
+    text = request.messages[-1]["content"]
+    error = world.normal("reward", spec.model, request.messages)
+    return world.quality(text) + spec.noise * error + Judge(spec).by_length(text)
+
+
+def _answer(spec: Simulated, request: Request, asked: Asked, i: int) -> Completion:
+    seed = None if request.seed is None else request.seed + i
+    draw = seed if seed is not None else f"unseeded {i}"
+    rng = random.Random(repr((spec.model, request.messages, draw)))
+    reply = _faulty(spec, request, asked, rng) or _sound(spec, request, asked, rng)
+    text, finish = _ended(spec, request, reply.text, rng)
+    logprobs = None
+    if request.logprobs is not None:
+        logprobs = _logprobs(text, reply if text == reply.text else Reply(text), request.logprobs)
+    return Completion(text=text, finish_reason=finish, logprobs=logprobs, seed=seed)
+
+
+def _faulty(spec: Simulated, request: Request, asked: Asked, rng: random.Random) -> Reply | None:
+    luck, choice = rng.random(), rng.random()
+    for share, texts in ((spec.refuse, phrases.REFUSALS), (spec.empty, ("",))):
+        if luck < share:
+            return Reply(texts[int(choice * len(texts))])
+        luck -= share
+    if asked.schema is not None and luck < spec.malformed:
+        return Reply(phrases.NO_VERDICT[int(choice * len(phrases.NO_VERDICT))])
+    return None
+
+
+def _sound(spec: Simulated, request: Request, asked: Asked, rng: random.Random) -> Reply:
+    if asked.schema is not None:
+        reply = Judge(spec).reply(asked, asked.schema, rng)
+        chatty = rng.random() < spec.chatty and request.response_format is None
         return (
-            f"[<exactly {schema.get('minItems', 1)} strings>]"
-            if schema.get("type") == "array"
-            else '"<text>"'
+            reply.within(rng.choice(phrases.BEFORE_JSON), rng.choice(phrases.AFTER_JSON)) if chatty else reply
         )
-
-    return shape(response_format["json_schema"]["schema"])
-
-
-def _subject(text: str) -> str:
-    """What a new prompt is to be about: the fenced texts, or all of it."""
-    return " ".join(body for _, body in fenced(text)) or text
+    preferred, other = asked.texts.get("response A"), asked.texts.get("response B")
+    if preferred is not None and other is not None:
+        return Reply(world.rationale(asked.prompt, preferred, other, rng))
+    length = spec.length * rng.lognormvariate(-0.045, 0.3)
+    return Reply(world.compose(asked.last, spec.skill + spec.spread * rng.gauss(0, 1), length, rng))
 
 
-def _reason(candidates: Mapping[str, str], rng: random.Random) -> str:
-    strong = (
-        "answers the question",
-        "gives reasons",
-        "is concrete",
-        "is easy to follow",
-        "keeps to the point",
-    )
-    weak = ("stays vague in places", "repeats itself", "skips a step", "claims more than it shows")
-    who = "It" if len(candidates) < 2 else f"The {'first' if rng.random() < 0.5 else 'other'} one"
-    return f"{who} {rng.choice(strong)} and {rng.choice(strong)}, but {rng.choice(weak)}."
+def _ended(spec: Simulated, request: Request, text: str, rng: random.Random) -> tuple[str, str]:
+    """The text as it is returned, and its finish_reason."""
+    words = [len(part) for part in text.split(" ")]
+    allowed = len(words)
+    if rng.random() < spec.truncate and allowed > 1:
+        allowed = rng.randrange(1, allowed)
+    if request.max_tokens is not None:
+        allowed = min(allowed, max(1, int(request.max_tokens / TOKENS_PER_WORD)))
+    cut = allowed < len(words)
+    if cut:
+        text = text[: sum(words[:allowed]) + allowed - 1]
+    ends = [text.find(stop) for stop in request.stop if stop and stop in text]
+    if ends:
+        return text[: min(ends)], "stop"
+    return text, "length" if cut else "stop"
 
 
-def _rationale(candidates: Mapping[str, str], rng: random.Random) -> str:
-    return (
-        f"The preferred response {rng.choice(('is more concrete', 'gives its reasons', 'keeps to the point'))} and "
-        f"{rng.choice(('says where its advice ends', 'names a case', 'puts first what matters most'))}. "
-        f"The other response {rng.choice(('stays vague', 'repeats itself', 'leaves the question open'))}."
-    )
+def _logprobs(text: str, reply: Reply, top: int) -> tuple[TokenLogprob, ...]:
+    """A token for each word. Where the verdict stands, the alternatives are what the judge might have said."""
+    tokens: list[TokenLogprob] = []
+    at = 0
+    for start, said, menu in reply.verdicts:
+        tokens += _plain(text[at:start])
+        ranked = sorted(menu.items(), key=lambda item: (-item[1], item[0]))
+        tokens.append(TokenLogprob(said, menu[said], tuple(ranked[:top])))
+        at = start + len(said)
+    return (*tokens, *_plain(text[at:]))
 
 
-def _tokens(text: str) -> int:
-    return math.ceil(len(text.split()) * TOKENS_PER_WORD)
+def _plain(text: str) -> list[TokenLogprob]:
+    words = text.split(" ")
+    parts = [word if i == 0 else f" {word}" for i, word in enumerate(words)]
+    return [TokenLogprob(part, -0.1 - world.uniform(part), ()) for part in parts if part]

@@ -14,6 +14,7 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from statistics import NormalDist
 
 from synthpref.models import phrases
@@ -188,7 +189,7 @@ def vector(text: str, size: int) -> tuple[float, ...]:
     """An embedding of length 1: words and word pairs, hashed with a sign. Texts with words in common are near."""
     values = [0.0] * size
     words = [word.lower() for word in re.findall(r"\w+", text)]
-    for gram in (*words, *map(" ".join, zip(words, words[1:], strict=False))):
+    for gram in (*words, *map(" ".join, pairwise(words))):
         digest = hashlib.blake2b(gram.encode(), digest_size=8).digest()
         values[int.from_bytes(digest[:7], "big") % size] += 1.0 if digest[7] & 1 else -1.0
     norm = math.sqrt(math.fsum(value * value for value in values))
@@ -197,9 +198,7 @@ def vector(text: str, size: int) -> tuple[float, ...]:
     return tuple(value / norm for value in values)
 
 
-def chances(
-    values: Sequence[float], centre: float, sd: float, floor: float = 1e-9
-) -> list[float]:
+def chances(values: Sequence[float], centre: float, sd: float, floor: float = 1e-9) -> list[float]:
     """The probability of each of `values` (evenly spaced, rising), as that of its bin under a normal curve;
     what lies beyond the ends counts for the ends."""
     if sd < 1e-6:
@@ -207,7 +206,7 @@ def chances(
         weights = [1.0 if value == nearest else 0.0 for value in values]
     else:
         below = NormalDist(centre, sd).cdf
-        edges = [0.0, *(below((a + b) / 2) for a, b in zip(values, values[1:], strict=False)), 1.0]
-        weights = [high - low for low, high in zip(edges, edges[1:], strict=False)]
+        edges = [0.0, *(below((a + b) / 2) for a, b in pairwise(values)), 1.0]
+        weights = [high - low for low, high in pairwise(edges)]
     total = math.fsum(weights) + floor * len(weights)
     return [(weight + floor) / total for weight in weights]

@@ -10,6 +10,7 @@ import base64
 import random
 import tempfile
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -67,9 +68,9 @@ class Dedup(Barrier):
 
     Of two, the one nearer to the source stays (a prompt from the source before one that was made from
     it), then the first by id. A row without the text that is compared has no duplicates. Memory for each
-    row kept: about 1.5 KB with `minhash`, 4 bytes a word with `rouge_l`, 100 bytes with `exact`. Time
-    grows with the rows; with `rouge_l` it grows with their square, so keep that to some ten thousand
-    short texts.
+    row kept: about 1.5 KB with `minhash`, 8 bytes a word with `rouge_l`, 100 bytes with `exact`. Time
+    grows with the rows; with `rouge_l` it grows with their square, so keep that to some tens of
+    thousands of short texts.
     """
 
     on: On = "prompt"
@@ -172,33 +173,54 @@ def _bands(threshold: float, permutations: int) -> int:
 
 
 class _RougeIndex:
-    """Texts kept so far, compared one by one."""
+    """Texts kept so far, compared by their words where enough of them are shared to matter at all."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
+        self._ids: list[str] = []
+        self._texts: list[array[int]] = []
+        self._lengths = array("I")
         self._numbers: dict[str, int] = {}
-        self._kept: dict[str, list[tuple[str, array[int]]]] = {}
+        # Who holds a word for the k-th time under a system message: shared entries bound the common subsequence.
+        self._holders: defaultdict[tuple[str, int, int], array[int]] = defaultdict(lambda: array("I"))
 
     def find_or_add(self, id: str, setting: str, text: str) -> tuple[str, float] | None:
         """The first kept text that is near enough, with its similarity; or None, and the text is kept."""
         tokens = array("I", (self._numbers.setdefault(w, len(self._numbers)) for w in words(text)))
         if not tokens:
             return None
-        peers = self._kept.setdefault(setting, [])
-        for other, theirs in peers:
-            likeness = rouge_l_words(tokens, theirs, self._threshold)
+        held = Counter[int]()
+        keys = []
+        for token in tokens:
+            held[token] += 1
+            keys.append((setting, token, held[token]))
+        for number in self._likely(keys):
+            likeness = rouge_l_words(tokens, self._texts[number])
             if likeness >= self._threshold:
-                return other, likeness
-        peers.append((id, tokens))
+                return self._ids[number], likeness
+        for key in keys:
+            self._holders[key].append(len(self._ids))
+        self._ids.append(id)
+        self._texts.append(tokens)
+        self._lengths.append(len(tokens))
         return None
+
+    def _likely(self, keys: Sequence[tuple[str, int, int]]) -> list[int]:
+        shared = np.zeros(len(self._ids), dtype=np.intc)
+        for key in keys:
+            if key in self._holders:
+                shared[np.frombuffer(self._holders[key], dtype=np.uintc)] += 1
+        together = np.frombuffer(self._lengths, dtype=np.uintc) + float(len(keys)) if self._ids else shared
+        likely: list[int] = np.flatnonzero(2.0 * shared >= self._threshold * together - 1e-9).tolist()
+        return likely
 
 
 class Diversity(Stage):
     """Keeps the rows that together cover all rows best, so that what is said often gives way to what is
     said seldom: greedy k-center over embeddings of a `model`, or over n-grams where none is given.
 
-    Up to 4,096 rows are compared with one another; more are cut into blocks of neighbours, and time
-    grows with rows times 4,096. Vectors lie on disk: 2 KB a row without a model.
+    Up to 2,048 rows are compared with one another; more are cut into blocks of neighbours, and time
+    grows with rows times 2,048. Vectors lie on disk: 1 KB a row without a model.
     """
 
     keep: float = Field(gt=0, allow_inf_nan=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from synthpref.core.expected import MIN_MASS, expected_score
 from synthpref.core.parse import Parsed, parse_scores
@@ -21,6 +21,17 @@ from synthpref.stages.judging import Scaled, criterion, verdict_form, vote
 __all__ = ["List", "Pair", "Point"]
 
 Named = dict[str, Parsed[float]]
+
+
+def _by_name(aspects: Any) -> Any:
+    """A list of rubric names as a mapping from each to itself."""
+    listed = isinstance(aspects, list | tuple) and all(isinstance(name, str) for name in aspects)
+    return {name: name for name in aspects} if listed else aspects
+
+
+Aspects = Annotated[
+    dict[str, str], BeforeValidator(_by_name, json_schema_input_type=dict[str, str] | list[str])
+]
 
 
 def read_named(completion: Completion, names: list[str], scale: tuple[float, float], integer: bool) -> Named:
@@ -47,7 +58,7 @@ class Point(Scaled):
     """The role that judges."""
     name: str = Field(default="judge", min_length=1)
     """The score's name."""
-    aspects: dict[str, str] = Field(default_factory=dict)
+    aspects: Aspects = Field(default_factory=dict)
     """Several criteria in one call, in place of `rubric`: a mapping from an aspect's name to its criterion,
     or a list of rubric names. Each is kept as `name.aspect`, and their mean as `name`."""
     repeats: int = Field(default=1, ge=1)
@@ -62,11 +73,8 @@ class Point(Scaled):
 
     @model_validator(mode="before")
     @classmethod
-    def _aspects(cls, data: Any) -> Any:
-        if isinstance(data, dict) and (aspects := data.get("aspects")):
-            named = {a: a for a in aspects} if isinstance(aspects, list | tuple) else aspects
-            return {"prompt": "judge/aspects", **data, "aspects": named}
-        return data
+    def _template(cls, data: Any) -> Any:
+        return {"prompt": "judge/aspects", **data} if isinstance(data, dict) and data.get("aspects") else data
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

@@ -25,7 +25,6 @@ from synthpref.core.distance import (
     ngrams,
     normalise,
     rouge_l,
-    rouge_l_words,
     sketch,
     unit,
     unit32,
@@ -110,14 +109,12 @@ def test_rouge_l(a: str, b: str, value: float) -> None:
     assert rouge_l(a, b) == pytest.approx(value)
 
 
-@given(texts, texts, st.floats(0, 1))
-def test_rouge_l_is_symmetric_bounded_and_its_shortcut_safe(a: str, b: str, least: float) -> None:
+@given(texts, texts)
+def test_rouge_l_is_symmetric_and_bounded(a: str, b: str) -> None:
     value = rouge_l(a, b)
     assert 0.0 <= value <= 1.0
     assert value == rouge_l(b, a)
     assert rouge_l(a, a) == 1.0
-    early = rouge_l_words(words(a), words(b), least)
-    assert early == value or (early == 0.0 and value < least)
 
 
 def test_cosine() -> None:

@@ -107,7 +107,7 @@ def test_one_burst_of_refusals_is_one_cut() -> None:
     for ticket in tickets:
         limit.suffered(0.1, ticket)
         limit.end(0.1, ticket)
-    assert limit.value == pytest.approx(70)
+    assert limit.value == pytest.approx(80)
 
 
 @pytest.mark.parametrize("latency", [0.001, 0.4])

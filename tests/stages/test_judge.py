@@ -205,8 +205,8 @@ def test_aspects_are_kept_by_name_with_their_mean() -> None:
     def answer(request: Request) -> list[str]:
         properties = (request.response_format or {})["json_schema"]["schema"]["properties"]
         assert list(properties) == ["reasoning", "wit", "depth"]
-        assert "wit: Is it funny?" in text_of(request)
-        assert "depth: Depth: how far" in text_of(request)
+        assert '"wit"\nIs it funny?' in text_of(request)
+        assert '"depth"\nDepth: how far' in text_of(request)
         return ['{"reasoning": "r", "wit": 4, "depth": 8}']
 
     made = judged(stage, row("Why?", "x", ""), answer)
@@ -288,6 +288,8 @@ def test_expected_scores_weigh_the_alternatives() -> None:
         {"extract": "expected", "integer": False},
         {"extract": "expected", "aspects": ["clarity"]},
         {"aspects": {"reasoning": "x"}},
+        {"aspects": [["clarity"]]},
+        {"aspects": "clarity"},
         {"aspects": ["clarity"], "rubric": "depth"},
         {"repeats": 0},
         {"rubrick": "x"},

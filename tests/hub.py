@@ -116,7 +116,9 @@ class Hub:
         if self.read_only:
             return _error(403, "Forbidden", "You don't have the rights to create a dataset here.")
         if name in self.repos:
-            return web.json_response({"error": "You already created this dataset repo", "url": url}, status=409)
+            return web.json_response(
+                {"error": "You already created this dataset repo", "url": url}, status=409
+            )
         self.repos[name] = Repo(bool(asked.get("private") or asked.get("visibility") == "private"))
         return web.json_response({"url": url, "name": name, "id": name})
 

@@ -12,7 +12,9 @@ import pytest
 REPO = Path(__file__).parents[1]
 
 
-def synthpref(*args: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def synthpref(
+    *args: str | Path, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     import os
 
     command = [sys.executable, "-m", "synthpref.cli", *map(str, args)]
@@ -59,7 +61,9 @@ def test_datasets_reads_what_was_written(quickstart: Path) -> None:
     env = {"HF_HOME": str(quickstart / "hf"), "HF_HUB_OFFLINE": "1"}
     import os
 
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], env={**os.environ, **env}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], env={**os.environ, **env}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -69,7 +73,15 @@ def test_show_explains_a_pair_and_lists_ids_without_one(quickstart: Path) -> Non
     assert "q01" in listed.stdout
     shown = synthpref("show", "runs/quickstart", "q01", "--calls", cwd=quickstart)
     assert shown.returncode == 0
-    for what in ("How do I keep sourdough", "simulated-policy", "helpful", "chosen", "rejected", "pair.mu_sigma", "score"):
+    for what in (
+        "How do I keep sourdough",
+        "simulated-policy",
+        "helpful",
+        "chosen",
+        "rejected",
+        "pair.mu_sigma",
+        "score",
+    ):
         assert what in shown.stdout, what
     assert synthpref("show", "runs/quickstart", "nobody", cwd=quickstart).returncode == 2
 
@@ -106,7 +118,9 @@ def test_preview_shows_rows_in_full(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told_with_exit_code_2(tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text("name: x\nsource: {rows: [a]}\nstages: [sample.m, judge.pont]\n", encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(
+        "name: x\nsource: {rows: [a]}\nstages: [sample.m, judge.pont]\n", encoding="utf-8"
+    )
     done = synthpref("run", "r.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "2 mistakes:" in done.stderr
@@ -123,14 +137,20 @@ def templates() -> list[str]:
 def test_every_template_is_written_and_passes_check(template: str, tmp_path: Path) -> None:
     done = synthpref("init", "--template", template, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    env = {"POLICY_URL": "http://127.0.0.1:9/v1", "JUDGE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "sk-test"}
+    env = {
+        "POLICY_URL": "http://127.0.0.1:9/v1",
+        "JUDGE_URL": "http://127.0.0.1:9/v1",
+        "OPENAI_API_KEY": "sk-test",
+    }
     checked = synthpref("check", "recipe.yaml", cwd=tmp_path, env=env)
     assert checked.returncode == 0, checked.stderr
     assert synthpref("init", "--template", template, cwd=tmp_path).returncode == 2
 
 
 def test_init_lists_templates_and_suggests(tmp_path: Path) -> None:
-    assert set(templates()) == {line.split()[0] for line in synthpref("init", "--list", cwd=tmp_path).stdout.splitlines()}
+    assert set(templates()) == {
+        line.split()[0] for line in synthpref("init", "--list", cwd=tmp_path).stdout.splitlines()
+    }
     done = synthpref("init", "--template", "ultrafeadback", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean 'ultrafeedback'?" in done.stderr
@@ -148,4 +168,6 @@ def test_version_and_help(tmp_path: Path) -> None:
     import synthpref as package
 
     assert package.__version__ in synthpref("--version", cwd=tmp_path).stdout
-    assert "130 interrupted twice" in synthpref("--help", cwd=tmp_path).stdout.replace("\n", " ").replace("  ", " ")
+    assert "130 interrupted twice" in synthpref("--help", cwd=tmp_path).stdout.replace("\n", " ").replace(
+        "  ", " "
+    )

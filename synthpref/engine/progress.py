@@ -30,6 +30,10 @@ class Progress:
     spent_before_usd: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
+    def begin(self, step: str) -> None:
+        """A step begins; what was dropped and rejected is counted over all of them."""
+        self.step, self.finished, self.skipped = step, 0, 0
+
     @property
     def requests(self) -> int:
         return sum(role.meter.requests for role in self.roles.values())
@@ -59,7 +63,7 @@ class Progress:
             f"{self.requests / seconds:.1f} calls/s",
             f"{self.tokens:,} tokens",
         ]
-        walked = self.finished - self.skipped
+        walked = self.finished
         if self.cost is not None:
             text = f"${self.cost:.2f}"
             if self.expected and walked > 0:

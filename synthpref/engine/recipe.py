@@ -40,7 +40,7 @@ class Limits(BaseModel):
     max_tokens: int | None = Field(default=None, gt=0)
     """Stop once this many tokens were read and written, over all starts of the run."""
     max_reject_rate: float = Field(default=0.1, ge=0, le=1)
-    """Stop when more than this share of the rows is rejected (looked at from 20 rows on, and at the end)."""
+    """Stop when more than this share of the rows is rejected (of those started, from 20 on, and at the end)."""
 
 
 class RecipeHead(BaseModel):

@@ -26,7 +26,7 @@ from synthpref.engine.recipe import Recipe, Use
 WORKERS = 512
 """Rows under way at once. Enough to fill any endpoint's limit; each costs a few kilobytes while it waits."""
 REJECTS_FROM = 20
-"""Rows that must have ended before max_reject_rate may stop the run half-way."""
+"""Rows that a share of rejects is counted of, at the least, before the end."""
 
 log = logging.getLogger("synthpref")
 
@@ -133,7 +133,7 @@ class Runner:
             for step in self.steps:
                 if self.stop.event.is_set():
                     return False
-                self.progress.step, self.progress.finished, self.progress.skipped = step.name, 0, 0
+                self.progress.begin(step.name)
                 if step.is_barrier:
                     await self._barrier(step)
                 else:
@@ -299,18 +299,17 @@ class Runner:
             self.stop.now(f"the budget of {limits.max_tokens:,} tokens (limits.max_tokens) is spent")
 
     def _check_rejects(self, *, at_end: bool = False) -> None:
-        rejected, limit = self.progress.rejected, self.recipe.head.limits.max_reject_rate
-        ended = max(self.progress.finished + self.progress.skipped, 1)
+        """Stop past max_reject_rate. Half-way the share is of the rows that have started, because failing is
+        often quicker than going through."""
+        limit = self.recipe.head.limits.max_reject_rate
         if at_end:
             books = self.books()
-            ended, count = books.input + books.added, books.rejected
+            count, of = books.rejected, books.input + books.added
         else:
-            count = rejected.total()
-        if count > limit * ended and (at_end or ended >= REJECTS_FROM):
-            reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.most_common(3))
-            self.stop.now(
-                f"{count} of {ended} rows were rejected ({reasons}): more than limits.max_reject_rate {limit:g}"
-            )
+            count, of = self.progress.rejected.total(), max(self.progress.entered, REJECTS_FROM)
+        if count > limit * of:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.progress.rejected.most_common(3))
+            self.stop.now(f"{count} of {of} rows were rejected ({reasons}): more than max_reject_rate {limit:g}")
 
     def books(self) -> Books:
         """Where every row of this start ended, counted in the journal."""

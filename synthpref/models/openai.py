@@ -7,10 +7,12 @@ Speaks the wire by itself, with aiohttp and orjson: the official client costs mo
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 import orjson
@@ -22,6 +24,7 @@ from synthpref.models import wire
 from synthpref.models.pool import Endpoint, Pool, limiter_for
 
 OPENAI = "https://api.openai.com/v1"
+LARGE = 2**20
 
 
 class OpenAI(ModelSpec):
@@ -109,16 +112,20 @@ class OpenAI(ModelSpec):
         for url in self.addresses:
             transport = self._transport(url, shared)
             limiter = limiter_for(shared, url, self.concurrency, self.rpm, self.tpm)
-            endpoints.append(Endpoint(shown(url), _Wire(self, url, transport), limiter))
+            endpoints.append(Endpoint(shown(url), _Wire(self, shown(url), transport), limiter))
         return Pool(endpoints, many=self.many)
 
     def _transport(self, url: str, shared: dict[str, Any]) -> Transport:
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        parts, key = urlsplit(url), self.key(url)
+        if parts.username and not key:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            headers.setdefault("Authorization", f"Basic {base64.b64encode(login).decode()}")
         if self.transport == "sdk":
             from synthpref.models.openai_sdk import Sdk
 
-            return Sdk(url, self.key(url), headers, self.timeout_s)
-        if key := self.key(url):
+            return Sdk(shown(url), key, headers, self.timeout_s)
+        if key:
             headers.setdefault("Authorization", f"Bearer {key}")
         return _Http(shared, headers, self.timeout_s)
 
@@ -139,6 +146,17 @@ class _Wire:
         self.root = url.removesuffix("/v1")
 
     async def complete(self, request: Request) -> list[Completion]:
+        try:
+            return await self._complete(request)
+        except BackendError as error:
+            message = f"{self.url}: {error}"
+            for secret in self.spec.secrets():
+                message = message.replace(secret, "[secret]")
+            raise BackendError(
+                error.kind, message, status=error.status, retry_after=error.retry_after
+            ) from None
+
+    async def _complete(self, request: Request) -> list[Completion]:
         spec = self.spec
         if request.kind == "embed":
             body = wire.embed_body(request, spec.model, spec.extra_body)
@@ -156,22 +174,14 @@ class _Wire:
         answers = wire.chat_answer(await self._post(f"{self.url}/chat/completions", body))
         if request.logprobs is not None and any(a.logprobs is None for a in answers):
             fix = "choose another model, or a stage that does not need them"
-            raise BackendError("unsupported", f"{shown(self.url)} gave no logprobs; {fix}")
+            raise BackendError("unsupported", f"no logprobs were given; {fix}")
         return answers
 
     async def _post(self, url: str, body: dict[str, Any]) -> Any:
-        try:
-            status, headers, answer = await self.transport.post(url, body)
-            if status >= 400:
-                raise wire.http_error(status, headers, answer)
-            return wire.decode(answer)
-        except BackendError as error:
-            message = f"{shown(url)}: {error}"
-            for secret in self.spec.secrets():
-                message = message.replace(secret, "[secret]")
-            raise BackendError(
-                error.kind, message, status=error.status, retry_after=error.retry_after
-            ) from None
+        status, headers, answer = await self.transport.post(url, body)
+        if status >= 400:
+            raise wire.http_error(status, headers, answer)
+        return wire.decode(answer)
 
     async def aclose(self) -> None:
         await self.transport.aclose()
@@ -198,8 +208,10 @@ class _Http:
     async def post(self, url: str, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         data = orjson.dumps(body)
         try:
+            # aiohttp warns about large bodies that are not files.
+            sent = data if len(data) < LARGE else io.BytesIO(data)
             async with self._session().post(
-                url, data=data, headers=self._headers, timeout=self._timeout
+                url, data=sent, headers=self._headers, timeout=self._timeout
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:

@@ -36,7 +36,9 @@ GOOD: dict[str, Any] = {
 def write(folder: Path, tree: Any) -> Path:
     (folder / "prompts.jsonl").write_text('{"instruction": "a"}\n{"instruction": "b"}\n', encoding="utf-8")
     path = folder / "recipe.yaml"
-    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        tree if isinstance(tree, str) else yaml.safe_dump(tree, sort_keys=False), encoding="utf-8"
+    )
     return path
 
 
@@ -66,26 +68,63 @@ PAIR = {"pair.extremes": {"score": "helpful"}}
 @pytest.mark.parametrize(
     ("tree", "found"),
     [
-        (stages(SAMPLE, {"judge.pont": {"model": "judge"}}), "stages[1]: no stage named 'judge.pont'; did you mean 'judge.point'?"),
-        (stages({"sample.n": {"modle": "policy", "n": 2}}), "stages[0].sample.n.modle: unknown field 'modle'; did you mean 'model'?"),
-        (stages({"sample.n": {"model": "polcy", "n": 2}}), "stages[0].sample.n.model: no model role 'polcy' in models; did you mean 'policy'?"),
-        (stages(SAMPLE, JUDGE, {"pair.extremes": {"score": "helpfull"}}), "no earlier stage makes a score 'helpfull'; did you mean 'helpful'?"),
+        (
+            stages(SAMPLE, {"judge.pont": {"model": "judge"}}),
+            "stages[1]: no stage named 'judge.pont'; did you mean 'judge.point'?",
+        ),
+        (
+            stages({"sample.n": {"modle": "policy", "n": 2}}),
+            "stages[0].sample.n.modle: unknown field 'modle'; did you mean 'model'?",
+        ),
+        (
+            stages({"sample.n": {"model": "polcy", "n": 2}}),
+            "stages[0].sample.n.model: no model role 'polcy' in models; did you mean 'policy'?",
+        ),
+        (
+            stages(SAMPLE, JUDGE, {"pair.extremes": {"score": "helpfull"}}),
+            "no earlier stage makes a score 'helpfull'; did you mean 'helpful'?",
+        ),
         (stages(JUDGE, PAIR), "stages[0].judge.point: no samples at this point; put sample.n before it"),
         (stages(SAMPLE, JUDGE, JUDGE, PAIR), "stages[2].judge.point: there is a score 'helpful' already"),
         (stages(SAMPLE, JUDGE), "export: no pairs at this point; put a pair stage before it"),
-        (stages(SAMPLE, {"judge.point": {"model": "plain", "name": "helpful", "extract": "expected"}}, PAIR), "needs 'logprobs', which models.plain (backend 'openai') does not have"),
-        (stages(SAMPLE, {"judge.point": {"model": "judge", "name": "helpful", "prompt": "judge/nope"}}, PAIR), "the prompt template 'judge/nope' cannot be used"),
-        (stages({"sample.n": {"model": "policy", "n": 0}}, JUDGE, PAIR), "greater than or equal to 1 (found: 0)"),
-        (stages(SAMPLE, {"verify": {"kind": "exact", "name": "helpful"}}, PAIR), "the rows have no reference answer; map source.reference"),
+        (
+            stages(
+                SAMPLE, {"judge.point": {"model": "plain", "name": "helpful", "extract": "expected"}}, PAIR
+            ),
+            "needs 'logprobs', which models.plain (backend 'openai') does not have",
+        ),
+        (
+            stages(
+                SAMPLE, {"judge.point": {"model": "judge", "name": "helpful", "prompt": "judge/nope"}}, PAIR
+            ),
+            "the prompt template 'judge/nope' cannot be used",
+        ),
+        (
+            stages({"sample.n": {"model": "policy", "n": 0}}, JUDGE, PAIR),
+            "greater than or equal to 1 (found: 0)",
+        ),
+        (
+            stages(SAMPLE, {"verify": {"kind": "exact", "name": "helpful"}}, PAIR),
+            "the rows have no reference answer; map source.reference",
+        ),
         (stages(), "stages: a list with at least one stage was expected"),
         (stages({"sample.n": {}, "judge.point": {}}), "stages[0]: one stage was expected"),
         (changed(soruce={}), "soruce: unknown key 'soruce'; did you mean 'source'?"),
         (changed(source={"path": "gone.jsonl"}), "gone.jsonl"),
         (changed(source={"path": "prompts.jsonl", "prompt": "instructon"}), "'instructon'"),
-        (changed(models={"policy": {"backend": "opanai", "model": "p"}}), "models.policy.backend: no backend named 'opanai'; did you mean 'openai'?"),
-        (changed(models={"policy": {"model": "p"}}), "models.policy: no 'backend'; add backend: one of openai, simulated"),
+        (
+            changed(models={"policy": {"backend": "opanai", "model": "p"}}),
+            "models.policy.backend: no backend named 'opanai'; did you mean 'openai'?",
+        ),
+        (
+            changed(models={"policy": {"model": "p"}}),
+            "models.policy: no 'backend'; add backend: one of openai, simulated",
+        ),
         (changed(export={"format": "dpo"}), "export.format: no exporter named 'dpo'"),
-        (changed(limits={"max_cost_usd": 5}), "limits.max_cost_usd: models.policy has no price to count with; add models.policy.price"),
+        (
+            changed(limits={"max_cost_usd": 5}),
+            "limits.max_cost_usd: models.policy has no price to count with; add models.policy.price",
+        ),
         (changed(limits={"max_cost": 5}), "limits.max_cost: unknown field 'max_cost'"),
         (changed(name="a/b"), "name: "),
         (changed(name="${NOT_SET_ANYWHERE}"), "the environment variable NOT_SET_ANYWHERE is not set"),
@@ -121,7 +160,9 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
         job.load(tmp_path / "gone.yaml")
 
 
-def test_keys_stay_out_of_the_saved_recipe_and_of_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_stay_out_of_the_saved_recipe_and_of_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MY_KEY", "sk-very-secret-1")
     tree = changed()
     tree["models"]["plain"] |= {"api_key": "${MY_KEY}", "headers": {"x-org": "literal-secret-2"}}
@@ -202,12 +243,18 @@ def test_the_schema_knows_every_word_and_accepts_the_good_recipe() -> None:
     assert list(validator.iter_errors(GOOD)) == []
     assert list(validator.iter_errors(stages({"judge.pont": {}})))
     assert list(validator.iter_errors(changed(models={"a": {"backend": "openai", "modle": "x"}})))
-    words = {word for item in schema["properties"]["stages"]["items"]["anyOf"] for word in item.get("properties", {})}
+    words = {
+        word
+        for item in schema["properties"]["stages"]["items"]["anyOf"]
+        for word in item.get("properties", {})
+    }
     assert words >= set(Registry().names("stages"))
 
 
 def test_settings_change_what_is_loaded(tmp_path: Path) -> None:
-    loaded = recipes.load(write(tmp_path, GOOD), ["models.policy.temperature=0.7", "stages.sample.n.n=9", "seed=3"])
+    loaded = recipes.load(
+        write(tmp_path, GOOD), ["models.policy.temperature=0.7", "stages.sample.n.n=9", "seed=3"]
+    )
     assert loaded.models["policy"].temperature == 0.7
     assert loaded.uses[0].stage.n == 9  # type: ignore[attr-defined]
     assert loaded.seed == 3

@@ -303,7 +303,7 @@ def test_a_failure_of_the_endpoint_stops_the_run_and_names_the_role(
 
 
 def test_the_run_stops_past_the_reject_rate_and_goes_on_when_it_is_raised(run: Run) -> None:
-    prompts = [f"bad {i}" for i in range(30)] + [f"q{i}" for i in range(30)]
+    prompts = [f"{kind}{i}" for i in range(30) for kind in ("bad ", "q")]
     result = run(["my.fail", *PAIRS], prompts)
     assert "max_reject_rate" in result.stopped
     assert not result.failed

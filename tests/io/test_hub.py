@@ -21,6 +21,17 @@ streamed = sys.argv[2] == "streamed"
 print(json.dumps(list(datasets.load_dataset(sys.argv[1], split="train", streaming=streamed))))
 """
 
+READ = """
+import sys
+from pathlib import Path
+from synthpref.core.source import Source
+from synthpref.io.read import problems, rows
+source = Source(hf=sys.argv[1], messages="prompt", samples={"text": "chosen.0.content"}, id="id", limit=3)
+found = problems(source, Path("."))
+print(*found)
+print(*([] if found else [(row.id, row.samples[0].text) for row in rows(source, Path("."))]), sep="\\n")
+"""
+
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
@@ -60,6 +71,19 @@ def test_what_was_pushed_loads_again(hub: Hub, tmp_path: Path, how: str) -> None
     loaded = ran(hub, tmp_path / "home", "-c", LOAD, "lab/tried", how)
     assert loaded.returncode == 0, loaded.stderr
     assert json.loads(loaded.stdout.splitlines()[-1]) == records
+
+
+def test_a_dataset_on_the_hub_as_a_source(hub: Hub, tmp_path: Path) -> None:
+    written(tmp_path / "set", 5)
+    assert pushed(hub, tmp_path / "home", tmp_path / "set").returncode == 0
+    done = ran(hub, tmp_path / "home", "-c", READ, "lab/tried")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[1:4] == [
+        str((f"row-{i:03}", f"answer 0 to question {i}")) for i in range(3)
+    ]
+    done = ran(hub, tmp_path / "home", "-c", READ, "lab/other")
+    assert done.returncode == 0, done.stderr
+    assert "source.hf: lab/other cannot be loaded: DatasetNotFoundError" in done.stdout
 
 
 def test_a_second_push_replaces_the_data_of_the_first(hub: Hub, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ Latency = Callable[[int], float]
 """Seconds an answer takes when so many are in flight; negative for a 429."""
 
 
-def simulate(limit: Limit, latency: Latency, seconds: float, seed: int = 0) -> tuple[list[float], list[float], int]:
+def simulate(
+    limit: Limit, latency: Latency, seconds: float, seed: int = 0
+) -> tuple[list[float], list[float], int]:
     """(times of answers, limits seen at them, number of 429s) of a client that always has more to ask."""
     rng = random.Random(seed)
     now, order = 0.0, itertools.count()
@@ -30,7 +32,9 @@ def simulate(limit: Limit, latency: Latency, seconds: float, seed: int = 0) -> t
             ticket = limit.start(now, 1)
             takes = latency(limit.in_flight)
             jitter = rng.lognormvariate(0, 0.2)
-            heapq.heappush(ends, (now + (0.01 if takes < 0 else takes * jitter), next(order), ticket, takes >= 0))
+            heapq.heappush(
+                ends, (now + (0.01 if takes < 0 else takes * jitter), next(order), ticket, takes >= 0)
+            )
         if pause is not None and (not ends or now + pause < ends[0][0]):
             now += pause
             continue

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made import full, paired
+
+from synthpref.core.types import Comparison, Origin, Pair, Row, Sample, Score, Vote
+from synthpref.io.rows import read_rows, write_rows
+
+text = st.text(max_size=8)
+number = st.floats(allow_nan=False, allow_infinity=False)
+maybe_text = st.none() | text
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | number | text,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text, inner, max_size=2),
+    max_leaves=4,
+)
+mappings = st.dictionaries(text, json_values, max_size=2)
+
+
+@st.composite
+def votes(draw: st.DrawFn) -> tuple[Vote, ...]:
+    def one() -> Vote:
+        value = draw(st.none() | number)
+        why = draw(st.text(string.ascii_letters, min_size=1, max_size=3)) if value is None else draw(maybe_text)
+        return Vote(draw(text), value, why, draw(text), draw(maybe_text), draw(maybe_text))
+
+    return tuple(one() for _ in range(draw(st.integers(0, 2))))
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Row:
+    def score() -> Score:
+        value = draw(st.none() | number)
+        return Score(value, "none given" if value is None else draw(maybe_text), draw(votes()))
+
+    def sample() -> Sample:
+        return Sample(
+            draw(text),
+            draw(text),
+            draw(maybe_text),
+            draw(mappings),
+            draw(st.none() | st.integers(0, 2**63 - 1)),
+            draw(maybe_text),
+            draw(st.none() | st.integers(0, 9)),
+            {name: score() for name in draw(st.lists(text, max_size=2, unique=True))},
+        )
+
+    return Row(
+        id=draw(text),
+        prompt=tuple({"role": "user", "content": draw(text)} for _ in range(draw(st.integers(1, 2)))),
+        samples=tuple(sample() for _ in range(draw(st.integers(0, 2)))),
+        comparisons=tuple(
+            Comparison(draw(text), 0, 1, draw(st.none() | number), draw(st.booleans()), draw(votes()))
+            for _ in range(draw(st.integers(0, 1)))
+        ),
+        pairs=tuple(
+            Pair(1, 0, draw(text), draw(st.none() | number), draw(st.none() | number), draw(maybe_text), draw(mappings))
+            for _ in range(draw(st.integers(0, 1)))
+        ),
+        reference=draw(maybe_text),
+        licence=draw(maybe_text),
+        trail=tuple(Origin(draw(text), draw(text), draw(text), draw(text)) for _ in range(draw(st.integers(0, 1)))),
+        meta=draw(mappings),
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(found=st.lists(rows(), max_size=3))
+def test_rows_come_back_as_they_went_in(tmp_path_factory: pytest.TempPathFactory, found: list[Row]) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    assert write_rows(path, found) == len(found)
+    assert list(read_rows(path)) == found
+
+
+def test_every_field_is_kept_but_scratch(tmp_path: Path) -> None:
+    row = full()
+    write_rows(tmp_path / "r.parquet", [paired(1, scratch={"vector": [1.0]}), row])
+    first, second = read_rows(tmp_path / "r.parquet")
+    assert first.scratch == {}
+    assert second == row
+    assert list(second.samples[0].scores) == list(row.samples[0].scores)
+
+
+def test_rows_are_streamed_both_ways(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    assert write_rows(path, (paired(i) for i in range(1300))) == 1300
+    assert pq.ParquetFile(path).num_row_groups == 3
+    found = read_rows(path)
+    assert next(found) == paired(0)
+    assert sum(1 for _ in found) == 1299
+
+
+def test_large_rows_end_a_row_group_early(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    big = "x" * (9 * 2**20)
+    write_rows(path, (paired(i, reference=big) for i in range(8)))
+    assert pq.ParquetFile(path).num_row_groups == 2
+    assert [row.id for row in read_rows(path)] == [paired(i).id for i in range(8)]
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_rows(tmp_path / name, (paired(i) for i in range(700)))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_rows(path, [paired(1)])
+
+    def failing() -> Any:
+        yield paired(2)
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        write_rows(path, failing())
+    assert [row.id for row in read_rows(path)] == ["row-001"]
+    assert [file.name for file in tmp_path.iterdir()] == ["r.parquet"]

@@ -197,10 +197,10 @@ def run(
 @app.command()
 def status(run: RunPath) -> None:
     """How far a run has come, also while it goes on."""
-    from synthpref import job
+    from synthpref.engine.folder import status as lines_of
 
     console = _console()
-    for line in job.status(run):
+    for line in lines_of(run):
         console.print(line, markup=False)
 
 
@@ -215,11 +215,11 @@ def show(
     ] = False,
 ) -> None:
     """Everything that led to a pair: prompt, answers, verdicts, the rule, the rationale."""
-    from synthpref import job
+    from synthpref.engine.folder import trace
     from synthpref.io.show import show_calls, show_left, show_row
 
     console = _console()
-    found, outcome, asked = job.trace(run, row_id)
+    found, outcome, asked = trace(run, row_id)
     if outcome is None:
         what = (
             f"No one row begins with {row_id!r}. There are:"
@@ -240,9 +240,9 @@ def report(run: RunPath) -> None:
     """What the numbers say about the labels of a finished run."""
     from rich.markdown import Markdown
 
-    from synthpref import job
+    from synthpref.engine.folder import report_of
 
-    _console().print(Markdown(job.report_of(run)), soft_wrap=False)
+    _console().print(Markdown(report_of(run)), soft_wrap=False)
 
 
 @app.command()

@@ -1,16 +1,6 @@
 """A recipe's whole life, room by room: load -> plan -> run -> dataset. The command line and Python callers
-both come through here, and nothing else imports more than one room.
-
-A run folder holds
-
-    recipe.yaml       the recipe as it was run, without secrets
-    journal.sqlite    every answer, and how far each row has come
-    run.log           what happened
-    rows.parquet      the rows that were exported, with every candidate, score and vote
-    left.jsonl        the rows that were dropped or rejected, and why
-    summary.json      the books: where each row ended; calls, tokens and cost by role
-    report.json/.md   what the numbers say about the labels
-    dataset/          what `synthpref push` uploads: the records and the card
+both come through here, and nothing else imports more than one room. What a run folder
+holds is told in engine/folder.py.
 """
 
 from __future__ import annotations
@@ -18,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,17 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from filelock import FileLock, Timeout
-
 from synthpref import __version__
-from synthpref.core.errors import JournalError, Problem, RecipeError, RunStopped
+from synthpref.core.errors import JournalError, RunStopped
 from synthpref.core.export import Exporter
-from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Row
 from synthpref.engine import recipe as recipes
 from synthpref.engine.ask import Stop
-from synthpref.engine.journal import Journal, Outcome, Records
+from synthpref.engine.folder import JOURNAL, adopt, held, logged, replaced, write_json
+from synthpref.engine.journal import Journal, Records
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
@@ -95,12 +80,12 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
-    with _held(folder), _logged(folder, recipe):
-        _adopt(recipe, folder)
+    with held(folder), logged(folder, recipe):
+        adopt(recipe, folder)
         progress = Progress(expected=expected)
         books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view))
         summary = _summary(recipe, books, stop, stages, models)
-        _write_json(folder / "summary.json", summary)
+        write_json(folder / "summary.json", summary)
         if stop.reason:
             log.info("stopped: %s", stop.reason)
             return Result(folder, books, stop.reason, stop.failed)
@@ -114,9 +99,12 @@ async def _walk(
 ) -> tuple[Books, Stop, list[dict[str, Any]], dict[str, Any]]:
     stop = Stop()
     loop = asyncio.get_running_loop()
-    journal = Journal(
-        folder / "journal.sqlite", lambda: loop.call_soon_threadsafe(stop.now, "disk", failed=True)
-    )
+
+    def on_error() -> None:
+        # The next call of the journal raises the error; this wakes up who waits for anything else.
+        loop.call_soon_threadsafe(stop.now, "the journal cannot be written", True)
+
+    journal = Journal(folder / JOURNAL, on_error)
     runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
     view(progress)
     with _interruptible(stop):
@@ -157,11 +145,11 @@ def _interruptible(stop: Stop) -> Iterator[None]:
 
 def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
     """Write what a finished run leaves beside its journal; the number of records in the dataset."""
-    records = Records(folder / "journal.sqlite")
+    records = Records(folder / JOURNAL)
     try:
         steps = steps_of(recipe)
         rows.write_rows(folder / "rows.parquet", records.rows(steps[-1].number))
-        with _replaced(folder / "left.jsonl") as file:
+        with replaced(folder / "left.jsonl") as file:
             for step in steps:
                 for outcome in records.left(step.number):
                     row = asdict(replace(outcome.row, scratch={}))
@@ -178,7 +166,7 @@ def publish(folder: Path, exporter: Exporter, summary: dict[str, Any], text: str
     canonical = folder / "rows.parquet"
     stats = export.write(rows.read_rows(canonical), exporter, folder / "dataset")
     findings = report.build(rows.read_rows(canonical), summary)
-    _write_json(folder / "report.json", findings)
+    write_json(folder / "report.json", findings)
     (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
     (folder / "dataset" / "README.md").write_text(
         card.build(findings, recipe=text, exporter=exporter, stats=stats), encoding="utf-8"
@@ -221,80 +209,6 @@ def exporter_of(format: str, options: dict[str, Any] | None = None) -> Exporter:
         Registry().get("exporters", format, "--format").model_validate({"format": format, **(options or {})})
     )
     return found
-
-
-# ---- the run folder
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """One process to a folder. The lock goes with its process, so a killed run holds nothing."""
-    note = folder / "run.holder"
-    lock = FileLock(folder / "run.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        holder = note.read_text(encoding="utf-8").strip() if note.exists() else "another process"
-        raise JournalError(
-            f"{folder}: {holder} is running there; wait for it, or name another with --out"
-        ) from None
-    except OSError as error:
-        raise JournalError(f"{folder}: cannot be written ({error.strerror})") from error
-    try:
-        note.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-        yield
-    except OSError as error:
-        fix = "make room or mend the folder, then run the same command again"
-        raise JournalError(f"{folder}: {error.strerror or error} ({error.filename}); {fix}") from error
-    finally:
-        note.unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def _logged(folder: Path, recipe: Recipe) -> Iterator[None]:
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    redacted = formatter.format
-    formatter.format = lambda record: recipe.redact(redacted(record))  # type: ignore[method-assign]
-    handler.setFormatter(formatter)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def _adopt(recipe: Recipe, folder: Path) -> None:
-    """Take the folder for this recipe: refuse another recipe's, and log what changed in this one."""
-    path = folder / "recipe.yaml"
-    if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(_changes(before, recipe.tree))
-        if before.get("name") != recipe.name:
-            listed = "; ".join(changes[:8]) + ("; …" if len(changes) > 8 else "")
-            message = f"{folder} was made by another recipe ({listed})"
-            raise RecipeError([Problem("name", message, "name another folder with --out, or take its name")])
-        for change in changes:
-            log.info("changed since the last start: %s", change)
-    with _replaced(path) as file:
-        file.write(recipe.saved())
-
-
-def _changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Each leaf that differs, as "path: before -> after"."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in dict.fromkeys([*before, *after]):
-            yield from _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(before, list) and isinstance(after, list):
-        for i in range(max(len(before), len(after))):
-            pair = [side[i] if i < len(side) else None for side in (before, after)]
-            yield from _changes(*pair, f"{path}[{i}]")
-    elif before != after:
-        yield f"{path}: {before!r} -> {after!r}"
 
 
 def _summary(
@@ -345,80 +259,3 @@ def _model_counts(recipe: Recipe, runner: Runner, journal: Journal) -> dict[str,
             "cost_usd": (prompt * price.input + completion * price.output) / 1e6 if price else None,
         }
     return found
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Any]:
-    """A text file that appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        yield file
-    part.replace(path)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with _replaced(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=2)
-
-
-# ---- looking at a run folder
-
-
-def status(folder: Path) -> list[str]:
-    """How far the run has come, in lines."""
-    records = Records(folder / "journal.sqlite")
-    try:
-        tree = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        note = folder / "run.holder"
-        lines = [f"{tree['name']}: {_state(folder)}"]
-        if note.exists():
-            lines.append(f"held by {note.read_text(encoding='utf-8').strip()}")
-        for step in records.steps():
-            counts: dict[str, int] = {}
-            for kind, _, _, n in records.counts(step):
-                counts[kind] = counts.get(kind, 0) + n
-            entered, added = records.entered(step)
-            made = f" (+ {added:,} made)" if added else ""
-            ended = f"{counts.get('row', 0):,} go on, {counts.get('drop', 0):,} dropped, "
-            lines.append(
-                f"step {step + 1}: {entered:,} rows in{made}; {ended}{counts.get('reject', 0):,} rejected"
-            )
-        for role, (answers, prompt, completion) in records.spent().items():
-            lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
-        return lines
-    finally:
-        records.close()
-
-
-def _state(folder: Path) -> str:
-    path = folder / "summary.json"
-    if not path.exists():
-        return "not finished; the command that started it goes on with it"
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    return f"{summary['state']} {summary['ended']}" + (
-        f": {summary['stop_reason']}" if summary["stop_reason"] else ""
-    )
-
-
-Asked = list[tuple[str, str, str, Request, list[Completion]]]
-
-
-def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
-    """(ids that begin with `row_id`, the last of the row if it is just one, all that was asked for it)."""
-    records = Records(folder / "journal.sqlite")
-    try:
-        found = records.find(row_id)
-        chosen = row_id if row_id in found else found[0] if len(found) == 1 else None
-        if chosen is None:
-            return found, None, []
-        return found, records.latest(chosen), records.asked(chosen)
-    finally:
-        records.close()
-
-
-def report_of(folder: Path) -> str:
-    """The report of a finished run, as Markdown."""
-    path = folder / "report.md"
-    if not path.exists():
-        raise RunStopped(f"{folder}: no report yet; run its recipe to the end first")
-    return path.read_text(encoding="utf-8")

@@ -54,19 +54,12 @@ def plan_table(plan: Plan) -> Table:
         usage = line.usage
         tokens = (f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}")
         counts = (f"{line.per_row:g}", f"{line.requests:,.0f}", f"{line.answers:,.0f}")
-        cost = "no price" if line.cost is None else f"{line.cost:,.2f}"
-        table.add_row(line.stage, line.role, *counts, *tokens, cost)
+        table.add_row(line.stage, line.role, *counts, *tokens, _usd(line.cost))
     table.add_section()
-    usage, cost = plan.usage, plan.cost
-    total = "no price" if cost is None else f"{cost:,.2f}"
-    table.add_row(
-        "all",
-        "",
-        "",
-        f"{plan.requests:,.0f}",
-        "",
-        f"{usage.prompt_tokens:,}",
-        f"{usage.completion_tokens:,}",
-        total,
-    )
+    tokens = (f"{plan.usage.prompt_tokens:,}", f"{plan.usage.completion_tokens:,}")
+    table.add_row("all", "", "", f"{plan.requests:,.0f}", "", *tokens, _usd(plan.cost))
     return table
+
+
+def _usd(cost: float | None) -> str:
+    return "no price" if cost is None else f"{cost:,.2f}"

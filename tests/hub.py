@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-TOKEN = "hf_of_the_test"  # noqa: S105
+TOKEN = "hf_of_the_test"
 LARGE = (".parquet", ".jsonl")
 
 
@@ -29,7 +29,7 @@ class Repo:
     """Each commit is path -> SHA-256; its name is its place in the list."""
 
     def sha(self, number: int = -1) -> str:
-        return hashlib.sha1(str(number % len(self.commits)).encode()).hexdigest()  # noqa: S324
+        return hashlib.sha1(str(number % len(self.commits)).encode()).hexdigest()
 
     def files(self, revision: str) -> dict[str, str] | None:
         if revision in ("main", "refs/heads/main"):

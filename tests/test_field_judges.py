@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
+import field
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -22,17 +19,11 @@ from synthpref.core.types import Row, Sample
 from synthpref.stages.verify import Verify
 from synthpref.testing import run_stage
 
-REPO = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("SYNTHPREF_DATA", REPO.parent / "shared" / "data"))
 pytestmark = pytest.mark.field
 
 
 def records(name: str) -> list[dict[str, Any]]:
-    path = DATA / f"{name}.jsonl.gz"
-    if not path.is_file():
-        pytest.skip(f"the data set {path} is not here")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return field.records(f"{name}.jsonl.gz")
 
 
 def test_every_recorded_three_way_verdict_is_read_from_its_reply() -> None:

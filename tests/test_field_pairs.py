@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
-from pathlib import Path
 from typing import Any
 
+import field
 import numpy as np
 import pytest
 
@@ -15,23 +12,12 @@ from synthpref.core.types import Row, Sample, Score
 from synthpref.stages.pair import Extremes, MinOfK, MuSigma, PairStage
 from synthpref.testing import run_stage
 
-REPO = Path(__file__).parents[1]
-DATA = (
-    Path(os.environ.get("SYNTHPREF_DATA", REPO.parent / "shared" / "data"))
-    / "qlora_vicuna"
-    / "multi.jsonl.gz"
-)
-
-pytestmark = [
-    pytest.mark.field,
-    pytest.mark.skipif(not DATA.is_file(), reason=f"{DATA} is not there; set SYNTHPREF_DATA"),
-]
+pytestmark = pytest.mark.field
 
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
-    with gzip.open(DATA, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return field.records("qlora_vicuna/multi.jsonl.gz")
 
 
 def both(response: dict[str, Any]) -> list[float]:

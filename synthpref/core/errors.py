@@ -1,15 +1,15 @@
 """Everything that can go wrong, told apart by type, never by text.
 
-    SynthprefError
-    ├── RecipeError      the recipe or its source is wrong; raised before any call          exit 2
-    ├── BackendError     a model endpoint failed; `kind` decides what happens next
-    │     rate_limit, transient, unreachable        asked again; a dead endpoint stops the run
-    │     context_length, content_filter, bad_request            the row is rejected
-    │     auth, not_found, unsupported                   the run stops at once     exit 1
-    ├── StageError       stage or plugin code raised; the row is rejected
-    ├── JournalError     what was paid for cannot be written or read; the run stops    exit 1
-    ├── RunStopped       stopped early on purpose (budget, rejects, Ctrl-C)            exit 3
-    └── ExportError      a finished run cannot be written in the asked format          exit 1
+SynthprefError
+├── RecipeError      the recipe or its source is wrong; raised before any call          exit 2
+├── BackendError     a model endpoint failed; `kind` decides what happens next
+│     rate_limit, transient, unreachable        asked again; a dead endpoint stops the run
+│     context_length, content_filter, bad_request            the row is rejected
+│     auth, not_found, unsupported                   the run stops at once     exit 1
+├── StageError       stage or plugin code raised; the row is rejected
+├── JournalError     what was paid for cannot be written or read; the run stops    exit 1
+├── RunStopped       stopped early on purpose (budget, rejects, Ctrl-C)            exit 3
+└── ExportError      a finished run cannot be written in the asked format          exit 1
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ class ModelSpec(BaseModel):
     Every field is part of the call key unless it is marked NEUTRAL.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
 
@@ -130,7 +132,9 @@ class ModelSpec(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What of this spec can change an answer, as plain JSON values."""
         fields = type(self).model_fields
-        return self.model_dump(mode="json", include={k for k, f in fields.items() if NEUTRAL not in f.metadata})
+        return self.model_dump(
+            mode="json", include={k for k, f in fields.items() if NEUTRAL not in f.metadata}
+        )
 
     def secrets(self) -> list[str]:
         """Values that may never be written anywhere."""

@@ -48,7 +48,9 @@ class Stage(BaseModel):
     """Base of both kinds. Facts are named "samples", "pairs", "comparisons:NAME", "score:NAME",
     "reference", "meta:COLUMN"; `needs` and `gives` let the recipe be checked before any call."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     def needs(self) -> set[str]:
         """Facts that must be on a row that comes in."""

@@ -21,7 +21,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from synthpref.core.types import Message
 
 _BLOCK = re.compile(r"{%-?\s*block\s+((?:system|user|assistant)(?:_\w+)?)\b")
-_FENCE = re.compile(r"<<(?P<label>[^<>\n]+) (?P<tag>[0-9a-f]{8})>>\n(?P<text>.*?)\n<</(?P=label) (?P=tag)>>", re.S)
+_FENCE = re.compile(
+    r"<<(?P<label>[^<>\n]+) (?P<tag>[0-9a-f]{8})>>\n(?P<text>.*?)\n<</(?P=label) (?P=tag)>>", re.S
+)
 
 
 def fence(text: str, label: str) -> str:
@@ -33,7 +35,9 @@ def fence(text: str, label: str) -> str:
 def fenced(prompt: str) -> list[tuple[str, str]]:
     """The (label, text) of each fence in a rendered prompt whose tag is that of its text, outermost first."""
     found = [(m["label"], m["text"], m["tag"]) for m in _FENCE.finditer(prompt)]
-    return [(label, text) for label, text, tag in found if fence(text, label).startswith(f"<<{label} {tag}>>")]
+    return [
+        (label, text) for label, text, tag in found if fence(text, label).startswith(f"<<{label} {tag}>>")
+    ]
 
 
 class Prompts:

@@ -58,7 +58,7 @@ class Stop:
     failed: bool = False
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def now(self, reason: str, *, failed: bool = False) -> None:
+    def now(self, reason: str, failed: bool = False) -> None:
         """Stop. The first reason stays."""
         if not self.event.is_set():
             self.reason, self.failed = reason, failed

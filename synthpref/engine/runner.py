@@ -309,7 +309,9 @@ class Runner:
             count, of = self.progress.rejected.total(), max(self.progress.entered, REJECTS_FROM)
         if count > limit * of:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.progress.rejected.most_common(3))
-            self.stop.now(f"{count} of {of} rows were rejected ({reasons}): more than max_reject_rate {limit:g}")
+            self.stop.now(
+                f"{count} of {of} rows were rejected ({reasons}): more than max_reject_rate {limit:g}"
+            )
 
     def books(self) -> Books:
         """Where every row of this start ended, counted in the journal."""

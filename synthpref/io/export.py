@@ -4,8 +4,8 @@ formats; columns beyond them are passed over by its trainers.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -254,25 +254,40 @@ def _apart(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     among those held. The label of which more are waiting goes first."""
     waiting: dict[bool, deque[dict[str, Any]]] = {True: deque(), False: deque()}
     last: dict[str, Any] = {"label": False, "id": None}
-
-    def following() -> dict[str, Any]:
-        more = len(waiting[True]) - len(waiting[False])
-        label = more > 0 if more else not last["label"]
-        for queue in (waiting[label], waiting[not label]):
-            for i, record in enumerate(queue):
-                if record["id"] != last["id"]:
-                    del queue[i]
-                    return record
-        return (waiting[label] or waiting[not label]).popleft()
-
     for record in records:
         waiting[record["label"]].append(record)
         if len(waiting[True]) + len(waiting[False]) > _HELD:
-            last = following()
+            last = _following(waiting, last)
             yield last
     while waiting[True] or waiting[False]:
-        last = following()
+        left = Counter(record["id"] for queue in waiting.values() for record in queue)
+        last = _following(waiting, last, left)
         yield last
+
+
+def _following(
+    waiting: Mapping[bool, deque[dict[str, Any]]], last: dict[str, Any], left: Counter[str] | None = None
+) -> dict[str, Any]:
+    """Take out the record that goes after `last`. Near the end, `left` counts each row's records: the row with
+    most goes first, and whatever its label if it has more than half, or its records would meet."""
+    more = len(waiting[True]) - len(waiting[False])
+    label = more > 0 if more else not last["label"]
+    order = [queue for queue in (waiting[label], waiting[not label]) if queue]
+    if left is None:
+        fit = ((queue, i) for queue in order for i, r in enumerate(queue) if r["id"] != last["id"])
+        queue, place = next(fit, (order[0], 0))
+    else:
+        ends = [(queue, i) for queue in order for i in range(len(queue))]
+
+        def worth(end: tuple[deque[dict[str, Any]], int]) -> tuple[bool, bool, bool, int]:
+            found = end[0][end[1]]
+            count = left[found["id"]]
+            return found["id"] != last["id"], 2 * count > left.total(), found["label"] == label, count
+
+        queue, place = max(ends, key=worth)
+    record = queue[place]
+    del queue[place]
+    return record
 
 
 class TrlPromptOnly(Exporter):

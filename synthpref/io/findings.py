@@ -57,19 +57,19 @@ def _rules(report: Mapping[str, Any]) -> Iterator[str]:
         if "below_all" in facts:
             yield (
                 f"{name}: the target (mu minus k sigma) lay below every response of the row for "
-                f"{percent(below / pairs)} of the pairs, so there the rule could not be kept."
+                f"{percent(below / pairs)} of the pairs, so the rule was the minimum there."
             )
         if "missed" in facts:
             yield (
                 f"{name}: the rule was in force for {percent(1 - missed / pairs)} of the pairs; for the others "
-                "the lowest score was taken instead."
+                "the minimum was taken instead."
             )
         if "was_min" in facts:
             advice = ""
             if lowest / pairs > 0.5:
                 advice = " More responses a row, or a finer scale, would bring it into force."
             yield (
-                f"{name}: rejected was the row's lowest score for {percent(lowest / pairs)} of the pairs, "
+                f"{name}: rejected was the row's minimum for {percent(lowest / pairs)} of the pairs, "
                 f"where it does as `pair.extremes` does.{advice}"
             )
 

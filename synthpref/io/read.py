@@ -7,6 +7,7 @@ import hashlib
 import itertools
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -39,17 +40,27 @@ def rows(source: Source, base: Path, readers: Readers | None = None) -> Iterator
     seen = _Seen()
     copies: dict[str, int] = {}
     for where, record in itertools.islice(_records(source, base, readers), source.limit):
-        if source.id is not None:
-            name = _id(source.id, record, where)
-            if not seen.add(hashlib.sha256(name.encode()).digest()):
-                _refuse_second(source, base, readers, name, where)
-        else:
-            digest = hashlib.sha256(orjson.dumps(plain(record), option=orjson.OPT_SORT_KEYS)).digest()
-            name = digest[:8].hex()
-            if not seen.add(digest):
-                copies[name] = copies.get(name, 1) + 1
-                name = f"{name}-{copies[name]}"
-        yield row_of(source, name, record, where)
+        with _nesting(where):
+            if source.id is not None:
+                name = _id(source.id, record, where)
+                if not seen.add(hashlib.sha256(name.encode()).digest()):
+                    _refuse_second(source, base, readers, name, where)
+            else:
+                digest = hashlib.sha256(orjson.dumps(plain(record), option=orjson.OPT_SORT_KEYS)).digest()
+                name = digest[:8].hex()
+                if not seen.add(digest):
+                    copies[name] = copies.get(name, 1) + 1
+                    name = f"{name}-{copies[name]}"
+            row = row_of(source, name, record, where)
+        yield row
+
+
+@contextmanager
+def _nesting(where: str) -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise broken(where, "holds mappings or lists nested too deeply", "flatten it") from None
 
 
 def problems(source: Source, base: Path, readers: Readers | None = None) -> list[Problem]:
@@ -57,11 +68,18 @@ def problems(source: Source, base: Path, readers: Readers | None = None) -> list
     try:
         first = list(itertools.islice(_records(source, base, readers), _LOOKED_AT))
         if not first:
-            return [Problem(_place(source), "holds no records", "name a file that has some")]
+            return [
+                Problem(
+                    _place(source),
+                    f"{source.path or source.hf or 'it'} holds no records",
+                    "name one that has some",
+                )
+            ]
         found = missing_columns(source, [record for _, record in first])
         if not found:
             for where, record in first[: source.limit]:
-                row_of(source, "", record, where)
+                with _nesting(where):
+                    row_of(source, "", record, where)
     except RecipeError as error:
         return [
             p if p.path.startswith("source") else Problem(_place(source), f"{p.path}: {p.message}", p.fix)

@@ -230,7 +230,8 @@ class Limiter:
         await stop.wait()
         for *_, future in self._waiting:
             if not future.done():
-                future.set_exception(BackendError("transient", "the run is stopping"))
+                # Of a kind for which the engine leaves the row for the next start, instead of rejecting it.
+                future.set_exception(BackendError("rate_limit", "the run is stopping"))
         self._waiting.clear()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -54,8 +55,9 @@ class OpenAI(ModelSpec):
     """What the endpoint calls max_tokens; auto is max_completion_tokens for api.openai.com alone."""
     extra_body: Mapping[str, Any] = {}
     """More fields for each request's body, such as top_k or chat_template_kwargs."""
-    reward_path: Annotated[str, NEUTRAL] = "/classify"
-    """Path of a reward model, from the root of the server."""
+    reward_path: str = "/classify"
+    """Path of a reward model, from the root of the server: /classify or /pooling for vLLM, or one of your own that
+    answers {"reward": x} or {"scores": {name: x}}."""
     concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1)
     """The most requests at once to one address; fewer are used while the endpoint takes no more."""
     rpm: Annotated[int | None, NEUTRAL] = Field(default=None, ge=1)
@@ -91,12 +93,15 @@ class OpenAI(ModelSpec):
 
     def secrets(self) -> list[str]:
         words = [urlsplit(url).password or "" for url in self.addresses]
-        return [s for s in [*super().secrets(), *words, self.key(OPENAI) or ""] if s]
+        found = [*super().secrets(), *words, *map(unquote, words), self.key(OPENAI) or ""]
+        # Longest first, so that no part of one is left where another is its beginning.
+        return sorted({s for s in found if s}, key=lambda s: (-len(s), s))
 
     def key(self, url: str) -> str | None:
         """The API key for an address: OpenAI's own is taken from the environment, and goes nowhere else."""
         if self.api_key:
-            return self.api_key.get_secret_value()
+            # A key read from a file often ends in a line break, which no header may hold.
+            return self.api_key.get_secret_value().strip()
         return (
             os.environ.get("OPENAI_API_KEY") if urlsplit(url).hostname == urlsplit(OPENAI).hostname else None
         )
@@ -122,12 +127,18 @@ class OpenAI(ModelSpec):
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             headers.setdefault("Authorization", f"Basic {base64.b64encode(login).decode()}")
         if self.transport == "sdk":
-            from synthpref.models.openai_sdk import Sdk
+            try:
+                from synthpref.models.openai_sdk import Sdk
+            except ImportError as error:
+                fix = "pip install 'synthpref[sdk]', or leave transport out of the role"
+                raise BackendError(
+                    "unsupported", f"transport: sdk needs the openai package; {fix}"
+                ) from error
 
             return Sdk(shown(url), key, headers, self.timeout_s)
         if key:
             headers.setdefault("Authorization", f"Bearer {key}")
-        return _Http(shared, headers, self.timeout_s)
+        return _Http(shared, headers, self.timeout_s, _proxy(url))
 
 
 class Transport(Protocol):
@@ -178,7 +189,12 @@ class _Wire:
         return answers
 
     async def _post(self, url: str, body: dict[str, Any]) -> Any:
-        status, headers, answer = await self.transport.post(url, body)
+        try:
+            status, headers, answer = await self.transport.post(url, body)
+        except (TypeError, ValueError) as error:
+            # A lone surrogate in a text, or a line break in a header: nothing was sent.
+            message = f"the request cannot be sent: {type(error).__name__}: {str(error)[: wire.SHOWN]}"
+            raise BackendError("bad_request", message) from error
         if status >= 400:
             raise wire.http_error(status, headers, answer)
         return wire.decode(answer)
@@ -190,8 +206,10 @@ class _Wire:
 class _Http:
     """aiohttp, with one session for all roles of a run."""
 
-    def __init__(self, shared: dict[str, Any], headers: Mapping[str, str], timeout_s: float) -> None:
-        self._shared = shared
+    def __init__(
+        self, shared: dict[str, Any], headers: Mapping[str, str], timeout_s: float, proxy: str | None
+    ) -> None:
+        self._shared, self._proxy, self._open = shared, proxy, True
         self._headers = {**headers, "Content-Type": "application/json"}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 30.0))
         shared["http users"] = shared.get("http users", 0) + 1
@@ -201,7 +219,8 @@ class _Http:
         if not isinstance(session, aiohttp.ClientSession):
             # The limiter decides how many requests there are, so the connector must not.
             connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
-            session = aiohttp.ClientSession(connector=connector, trust_env=True)
+            # Not trust_env: it looks into .netrc in a thread for each request, and fails beside a key.
+            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
             self._shared["http"] = session
         return session
 
@@ -211,22 +230,36 @@ class _Http:
             # aiohttp warns about large bodies that are not files.
             sent = data if len(data) < LARGE else io.BytesIO(data)
             async with self._session().post(
-                url, data=sent, headers=self._headers, timeout=self._timeout
+                url, data=sent, headers=self._headers, timeout=self._timeout, proxy=self._proxy
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise BackendError("unreachable", f"cannot be reached: {error}") from error
+            number = getattr(error, "errno", None)
+            why = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
+            raise BackendError("unreachable", f"cannot be reached: {why}; is it up?") from error
         except TimeoutError as error:
             raise BackendError("transient", f"no answer in {self._timeout.total:g} s", status=408) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise BackendError("transient", f"{type(error).__name__}: {error}") from error
 
     async def aclose(self) -> None:
+        if not self._open:
+            return
+        self._open = False
         self._shared["http users"] -= 1
         if not self._shared["http users"] and (session := self._shared.pop("http", None)):
             await session.close()
             # Lets the transports close, so that no warning about them is raised at exit.
             await asyncio.sleep(0)
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) names for an address."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def shown(url: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
 from synthpref.core.errors import BackendError
+
+OPENAI_HOST = "api.openai.com"
 
 
 class Sdk:
@@ -22,6 +25,9 @@ class Sdk:
             timeout=timeout_s,
             max_retries=0,
         )
+        if urlsplit(base_url).hostname != OPENAI_HOST:
+            # The client reads these from the environment; they are no business of other hosts.
+            self._client.organization = self._client.project = None
 
     async def post(self, url: str, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,57 +29,111 @@ class Endpoint:
     limiter: Limiter
     failures: int = 0
     aside_until: float = 0.0
+    """When an endpoint that was set aside may be tried again; 0 for one that works."""
     aside_for: float = ASIDE_S
+    on_trial: bool = False
+    """Whether a call is under way that finds out if it is back."""
 
-    def failed(self, error: BackendError) -> None:
+    def there(self, now: float) -> bool:
+        """Whether a call may go to it. One that was set aside gets a single call, until that has worked."""
+        return not self.aside_until or (self.aside_until <= now and not self.on_trial)
+
+    def failed(self, error: BackendError, now: float) -> None:
+        """Note a failure. Those of calls that were under way together set the endpoint aside once."""
         self.failures += 1
-        if error.kind == "unreachable" or self.failures >= FAILURES_IN_A_ROW:
-            log.warning("%s is set aside for %.0f s: %s", self.name, self.aside_for, error)
-            self.aside_until = time.monotonic() + self.aside_for
-            self.aside_for = min(self.aside_for * 2, LONGEST_ASIDE_S)
+        if now < self.aside_until or (error.kind != "unreachable" and self.failures < FAILURES_IN_A_ROW):
+            return
+        log.warning("set aside for %.0f s: %s", self.aside_for, error)
+        self.aside_until = now + self.aside_for
+        self.aside_for = min(self.aside_for * 2, LONGEST_ASIDE_S)
 
     def worked(self) -> None:
         self.failures, self.aside_for, self.aside_until = 0, ASIDE_S, 0.0
 
 
+class _Elsewhere(Exception):
+    """The endpoint was set aside while the call waited for a place at it."""
+
+
 class Pool:
     """A Backend over one endpoint or several. Raises BackendError; "unreachable" only when all are away."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, many: bool = True) -> None:
-        self.endpoints = endpoints
-        self.many = many
+    def __init__(
+        self, endpoints: Sequence[Endpoint], *, many: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.endpoints, self.many, self._clock = endpoints, many, clock
 
     async def complete(self, request: Request) -> list[Completion]:
-        if request.n == 1 or self.many:
-            return await self._one(request)
+        """The answers; those that an endpoint left out are asked for singly, each with its own seed.
+
+        Where one of them fails, those before it are returned: they are paid for, and the engine asks again for
+        the rest.
+        """
+        answers: list[Completion] = []
+        if self.many or request.n == 1:
+            answers = (await self._one(request))[: request.n]
+            if not answers:
+                return []
         seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
-        singly = (self._one(replace(request, n=1, seed=seed)) for seed in seeds)
-        return [answer for answers in await asyncio.gather(*singly) for answer in answers[:1]]
+        singly = [self._one(replace(request, n=1, seed=seed)) for seed in seeds[len(answers) :]]
+        for made in await asyncio.gather(*singly, return_exceptions=True):
+            if isinstance(made, BaseException):
+                if answers and isinstance(made, BackendError):
+                    break
+                raise made
+            if not made:
+                break
+            answers.append(made[0])
+        return answers
 
     async def _one(self, request: Request) -> list[Completion]:
-        endpoint = self._choose()
-        words = sum(len(m["content"]) for m in request.messages) / CHARS_PER_TOKEN
-        async with endpoint.limiter.slot(
-            request.priority, words + request.n * (request.max_tokens or 0)
-        ) as ticket:
+        while True:
+            try:
+                return await self._at(self._choose(), request)
+            except _Elsewhere:
+                continue
+
+    async def _at(self, endpoint: Endpoint, request: Request) -> list[Completion]:
+        tokens = sum(len(m["content"]) for m in request.messages) / CHARS_PER_TOKEN
+        tokens += request.n * (request.max_tokens or 0)
+        async with endpoint.limiter.slot(request.priority, tokens) as ticket:
+            if not endpoint.there(self._clock()) and self._others(endpoint):
+                ticket[1] = 0.0
+                raise _Elsewhere
+            trial = bool(endpoint.aside_until) and not endpoint.on_trial
+            endpoint.on_trial = endpoint.on_trial or trial
             try:
                 answers = await endpoint.backend.complete(request)
             except BackendError as error:
-                if error.kind in ("unreachable", "transient"):
-                    endpoint.failed(error)
-                if error.kind == "unreachable" and self._choose().aside_until <= time.monotonic():
-                    raise BackendError("transient", f"{error}; the other endpoints go on") from error
-                raise
+                noted = self._noted(endpoint, error)
+                if noted is error:
+                    raise
+                raise noted from error
+            finally:
+                if trial:
+                    endpoint.on_trial = False
             endpoint.worked()
             if answers and answers[0].usage:
-                ticket[1] = answers[0].usage.prompt_tokens + answers[0].usage.completion_tokens
+                ticket[1] = float(answers[0].usage.prompt_tokens + answers[0].usage.completion_tokens)
             return answers
 
+    def _noted(self, endpoint: Endpoint, error: BackendError) -> BackendError:
+        """The error as the engine is to see it: one address that is away is a passing failure of the pool."""
+        if error.kind in ("unreachable", "transient"):
+            endpoint.failed(error, self._clock())
+        if error.kind == "unreachable" and self._others(endpoint):
+            return BackendError("transient", f"{error}; the other endpoints go on")
+        return error
+
+    def _others(self, endpoint: Endpoint) -> list[Endpoint]:
+        """The endpoints but this one that a call may go to."""
+        now = self._clock()
+        return [e for e in self.endpoints if e is not endpoint and e.there(now)]
+
     def _choose(self) -> Endpoint:
-        """The endpoint with the most room among those not set aside; else the one that is back soonest."""
-        now = time.monotonic()
-        there = [e for e in self.endpoints if e.aside_until <= now]
-        if there:
+        """The endpoint with the most room among those that are there; else the one that is back soonest."""
+        now = self._clock()
+        if there := [e for e in self.endpoints if e.there(now)]:
             return max(there, key=lambda e: e.limiter.room)
         return min(self.endpoints, key=lambda e: e.aside_until)
 
@@ -98,6 +152,7 @@ def limiter_for(shared: dict[str, Any], key: str, most: int, rpm: int | None, tp
         shared[f"limiter {key}"] = found
     limit = found.limit
     limit.most = min(limit.most, most)
+    limit.value = min(limit.value, limit.most)
     limit.rpm = min((n for n in (limit.rpm, rpm) if n is not None), default=None)
     limit.tpm = min((n for n in (limit.tpm, tpm) if n is not None), default=None)
     return found

@@ -40,7 +40,7 @@ class Simulated(ModelSpec):
     spread: float = Field(default=1.0, ge=0)
     """Of a policy: how much the quality of its answers varies (standard deviation)."""
     length: float = Field(default=120.0, ge=4)
-    """Of a policy: the mean number of words in an answer."""
+    """Of a policy: the mean number of words in an answer; none has fewer than one sentence of about 20."""
     noise: float = Field(default=0.5, ge=0)
     """Of a judge or reward model: the spread of its error. A judge's is drawn anew in each reply, a reward
     model's is fixed for each text."""

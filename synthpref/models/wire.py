@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -32,6 +33,8 @@ _UNKNOWN = re.compile(
 _TOO_LONG = re.compile(
     r"context.{0,10}(length|window)|maximum.{0,20}tokens|prompt is too long|too many tokens", re.I
 )
+UNREADABLE = (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError)
+"""What reading a JSON value of another shape raises."""
 _FILTERED = re.compile(r"content.?(filter|policy)|safety system", re.I)
 
 
@@ -57,11 +60,12 @@ def chat_body(
 
 def chat_answer(answer: Any) -> list[Completion]:
     """The Completions of an answer to /chat/completions. Raises BackendError when it has another shape."""
+    _no_error_inside(answer)
     try:
         made = [_choice(choice, str(answer.get("model") or "")) for choice in answer["choices"]]
-    except (AttributeError, KeyError, TypeError) as error:
+        return _first_carries(made, answer)
+    except UNREADABLE as error:
         raise _odd(answer, error) from error
-    return _first_carries(made, answer)
 
 
 def _choice(choice: Any, model: str) -> Completion:
@@ -69,12 +73,21 @@ def _choice(choice: Any, model: str) -> Completion:
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     tokens = (choice.get("logprobs") or {}).get("content")
     return Completion(
-        text=message.get("content") or "",
+        text=_text(message.get("content")),
         finish_reason=choice.get("finish_reason"),
         reasoning=reasoning if isinstance(reasoning, str) else None,
         logprobs=None if tokens is None else tuple(map(_token, tokens)),
         model=model,
     )
+
+
+def _text(content: Any) -> str:
+    """The text of a message: a string, nothing, or a list of parts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError("content is not a text")
+    return content or ""
 
 
 def _token(token: Any) -> TokenLogprob:
@@ -88,11 +101,12 @@ def embed_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[s
 
 
 def embed_answer(answer: Any) -> list[Completion]:
+    _no_error_inside(answer)
     try:
         vector = tuple(float(x) for x in answer["data"][0]["embedding"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return _first_carries([Completion(vector=vector)], answer)
+    except UNREADABLE as error:
         raise _odd(answer, error) from error
-    return _first_carries([Completion(vector=vector)], answer)
 
 
 def reward_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,6 +117,7 @@ def reward_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[
 def reward_answer(answer: Any) -> list[Completion]:
     """Heads by name from any of these: {"reward": x}, {"score": x}, {"scores": {name: x}}, vLLM's /classify
     ({"data": [{"probs": [x, ...]}]}) and /pooling ({"data": [{"data": [x, ...]}]})."""
+    _no_error_inside(answer)
     try:
         item = answer["data"][0] if isinstance(answer.get("data"), list) else answer
         keys = ("rewards", "reward", "scores", "score", "probs", "data")
@@ -115,17 +130,28 @@ def reward_answer(answer: Any) -> list[Completion]:
             values = {"reward": values["head_0"]} if len(values) == 1 else values
         else:
             values = {"reward": float(found)}
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
+        if not values:
+            raise ValueError("no head")
+        return _first_carries([Completion(values=values)], answer)
+    except UNREADABLE as error:
         raise _odd(answer, error) from error
-    return _first_carries([Completion(values=values)], answer)
 
 
 def _first_carries(made: list[Completion], answer: Any) -> list[Completion]:
     usage = answer.get("usage")
     if made and isinstance(usage, Mapping):
         counted = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-        object.__setattr__(made[0], "usage", counted)
+        return [replace(made[0], usage=counted), *made[1:]]
     return made
+
+
+def _no_error_inside(answer: Any) -> None:
+    """Some gateways send an upstream's error with status 200."""
+    inside = answer.get("error") if isinstance(answer, Mapping) else None
+    if inside:
+        code = inside.get("code") if isinstance(inside, Mapping) else None
+        status = code if isinstance(code, int) and 400 <= code < 600 else 502
+        raise http_error(status, {}, orjson.dumps({"error": inside}))
 
 
 def _odd(answer: Any, error: Exception) -> BackendError:
@@ -151,6 +177,8 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes) -> BackendE
         str(detail.get("param") or ""),
         str(detail["message"]),
     )
+    # vLLM repeats the status as the code, which tells nothing; only then does the text decide.
+    wordless = not code or code.isdigit()
     kind: ErrorKind = "bad_request"
     shown = f"HTTP {status}: {text[:SHOWN]}"
     if status in (401, 403):
@@ -159,13 +187,13 @@ def http_error(status: int, headers: Mapping[str, str], body: bytes) -> BackendE
         kind, shown = "not_found", f"{shown}; check model and base_url"
     elif status == 429:
         kind = "rate_limit"
-        if code == "insufficient_quota":
+        if "insufficient_quota" in (code, detail.get("type")):
             kind, shown = "auth", f"{shown}; the account has no credit left"
     elif status in (408, 409, 425) or status >= 500:
         kind = "transient"
-    elif code == "context_length_exceeded" or _TOO_LONG.search(text):
+    elif code == "context_length_exceeded" or (wordless and _TOO_LONG.search(text)):
         kind = "context_length"
-    elif code in ("content_filter", "content_policy_violation") or _FILTERED.search(text):
+    elif code in ("content_filter", "content_policy_violation") or (wordless and _FILTERED.search(text)):
         kind = "content_filter"
     elif named := _unsupported(code, parameter, text):
         kind, shown = "unsupported", f"{shown}; {_HINTS[named]}"

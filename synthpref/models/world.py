@@ -22,7 +22,7 @@ from synthpref.models import phrases
 SLOTS = 8
 """Graded sentences in an answer of ordinary length; short answers have fewer."""
 BEST = 3.0
-WORDS_PER_SLOT = 13
+WORDS_PER_SLOT = 20
 CUT_SHORT, REFUSED = 0.5, -2.5
 """What an answer that breaks off loses; and the quality of a refusal."""
 
@@ -56,14 +56,17 @@ def quality(text: str) -> float:
     an empty one has the worst there is."""
     if not text.strip():
         return -BEST
-    jitter = 2 * uniform("jitter", text) - 1
     if text.strip() in phrases.REFUSALS:
         return REFUSED
     grades = [_GRADES[opening] for opening in _OPENINGS.findall(text)]
     if not grades:
         return normal("foreign", text)
-    whole = BEST * (sum(grades) + jitter / 2) / len(grades)
+    whole = BEST * (sum(grades) + _jitter(text) / 2) / len(grades)
     return whole if _ENDED.search(text[-20:]) else whole - CUT_SHORT
+
+
+def _jitter(text: str) -> float:
+    return 2 * uniform("jitter", text) - 1
 
 
 def topics(text: str) -> list[str]:
@@ -95,27 +98,24 @@ def _capital(text: str) -> str:
 
 
 def compose(prompt: str, target: float, length: float, rng: random.Random) -> str:
-    """An answer to `prompt` with a quality near `target` (within what the grades can express) and about
+    """An answer to `prompt` with a quality near `target` (as far as the ends of the scale allow) and about
     `length` words."""
     about = topics(prompt)
-    slots = min(SLOTS, max(2, round(length / WORDS_PER_SLOT)))
-    total = _rounded(target / BEST * slots, slots, rng)
+    slots = min(SLOTS, max(1, int(length / WORDS_PER_SLOT)))
+    wanted = max(-slots, min(slots, target / BEST * slots))
     graded = []
-    for grade in _split(total, slots, rng):
+    for grade in _split(round(wanted), slots, rng):
         statement = _filled(rng.choice(phrases.STATEMENTS), about, rng)
         graded.append(f"{rng.choice(_BY_GRADE[grade])} {statement}{rng.choice(phrases.TAILS)}.")
     words = sum(sentence.count(" ") + 1 for sentence in graded)
     while words < length - 5:
         filler = _capital(_filled(rng.choice(phrases.FILLERS), about, rng))
-        graded.insert(rng.randrange(len(graded) + 1), filler)
+        graded.insert(rng.randrange(len(graded)), filler)
         words += filler.count(" ") + 1
-    return _paragraphs(graded, rng)
-
-
-def _rounded(value: float, limit: int, rng: random.Random) -> int:
-    """A whole number within ±limit whose mean over many draws is `value`."""
-    below = math.floor(value)
-    return max(-limit, min(limit, below + (rng.random() < value - below)))
+    text = _paragraphs(graded, rng)[:-1]
+    # Grades make steps; the jitter of a fitting ending makes up for what is between two of them.
+    endings = [f"{text}{tail}." for tail in dict.fromkeys(phrases.TAILS)]
+    return min(endings, key=lambda ending: abs(_jitter(ending) / 2 - (wanted - round(wanted))))
 
 
 def _split(total: int, slots: int, rng: random.Random) -> list[int]:

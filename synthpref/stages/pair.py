@@ -66,7 +66,7 @@ class PairStage(RowStage):
                 return row
             detail = "; ".join(part for part in (made.detail, _listed(left_out)) if part)
             return Drop(made.reason, detail)
-        return replace(row, pairs=(*row.pairs, *(self._with_p(row, pair) for pair in made)))
+        return replace(row, pairs=(*row.pairs, *(self._told(row, pair) for pair in made)))
 
     def _eligible(self, row: Row, scores: Scores) -> tuple[list[int], Counter[str]]:
         """Indices that may be paired, and how many samples were left out for what.
@@ -101,14 +101,13 @@ class PairStage(RowStage):
         widest = max(pair.margin or 0.0 for pair in made)
         return Drop("margin too small", f"the widest is {widest:g}")
 
-    def _with_p(self, row: Row, pair: Pair) -> Pair:
-        """The pair with its probability, where a comparison under the same name set the two side by side."""
+    def _told(self, row: Row, pair: Pair) -> Pair:
+        """The pair with the name of its score, and with its probability where a comparison under that name set
+        the two side by side."""
+        pair = replace(pair, facts={"score": self.score, **pair.facts})
         for found in row.comparisons:
-            if (
-                found.name == self.score
-                and found.p is not None
-                and {found.a, found.b} == {pair.chosen, pair.rejected}
-            ):
+            same = found.name == self.score and {found.a, found.b} == {pair.chosen, pair.rejected}
+            if same and found.p is not None:
                 return replace(pair, p=found.p if found.a == pair.chosen else 1.0 - found.p)
         return pair
 

@@ -227,6 +227,14 @@ def test_the_nearest_to_the_target_is_rejected() -> None:
     assert (pair.facts["missed"], pair.facts["fallback"]) == (None, None)
 
 
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_ddof(ddof: Any) -> None:
+    scores = [1.0, 2.0, 4.0, 8.0]
+    pair = only(rules.mu_sigma(scores, [0, 1, 2, 3], ddof=ddof))
+    assert pair.facts["sigma"] == pytest.approx(np.std(scores, ddof=ddof))
+    assert pair.facts["target"] == pytest.approx(3.75 - 2 * np.std(scores, ddof=ddof))
+
+
 @given(st.lists(values, min_size=2, max_size=60), st.sampled_from(["max", "mu", "mu+sigma", "mu+2sigma"]))
 def test_mu_sigma_is_the_plain_formula(scores: list[float], chosen: str) -> None:
     """The picks are the nearest by the textbook formula, to the last digits of the arithmetic."""

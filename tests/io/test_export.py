@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ def test_reward() -> None:
 
 
 def test_prompt_only() -> None:
-    assert records("trl-prompt-only", replace(paired(3), pairs=())) == [{"prompt": (user(3),), "id": "row-003"}]
+    assert records("trl-prompt-only", replace(paired(3), pairs=())) == [
+        {"prompt": (user(3),), "id": "row-003"}
+    ]
     assert made("trl-prompt-only").needs() == set()
 
 
@@ -144,7 +147,10 @@ def test_a_pair_that_says_nothing_is_never_written(format: str, chosen: str, rej
 @pytest.mark.parametrize(("chosen", "rejected"), [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)])
 def test_chosen_is_the_chosen_wherever_it_stands(format: str, chosen: int, rejected: int) -> None:
     (record,) = records(format, row_of("t0", "t1", "t2", pairs=((chosen, rejected),)))
-    texts = [record[side] if format.endswith("standard") else record[side][-1]["content"] for side in ("chosen", "rejected")]
+    texts = [
+        record[side] if format.endswith("standard") else record[side][-1]["content"]
+        for side in ("chosen", "rejected")
+    ]
     assert texts == [f"t{chosen}", f"t{rejected}"]
 
 
@@ -181,7 +187,10 @@ def test_kto_records() -> None:
         "id": "row-003",
         "model": "m0",
     }
-    assert [(r["label"], r["completion"][0]["content"][:8]) for r in found] == [(True, "answer 0"), (False, "answer 1")]
+    assert [(r["label"], r["completion"][0]["content"][:8]) for r in found] == [
+        (True, "answer 0"),
+        (False, "answer 1"),
+    ]
 
 
 def test_kto_writes_a_response_once_and_leaves_out_what_is_neither_good_nor_bad() -> None:
@@ -202,7 +211,7 @@ def test_kto_keeps_rows_apart_and_loses_none(rejected: list[int]) -> None:
     assert sorted((r["id"], r["completion"][0]["content"]) for r in found) == sorted(
         (row.id, sample.text) for row in rows for sample in row.samples
     )
-    met = sum(a["id"] == b["id"] for a, b in zip(found, found[1:], strict=False))
+    met = sum(a["id"] == b["id"] for a, b in pairwise(found))
     # Two rows of unequal length cannot be kept apart to the end; with more there is always another.
     assert met <= max(rejected) + 1
     if len(rejected) > 8:
@@ -214,8 +223,8 @@ def test_kto_alternates_where_there_are_as_many_of_both(count: int) -> None:
     found = records("trl-kto", *(paired(i) for i in range(count)))
     assert len(found) == 2 * count
     labels = [r["label"] for r in found]
-    assert all(a != b for a, b in zip(labels[:-4], labels[1:-4], strict=False))
-    assert sum(a["id"] == b["id"] for a, b in zip(found, found[1:], strict=False)) == 0
+    assert all(a != b for a, b in pairwise(labels[:-4]))
+    assert sum(a["id"] == b["id"] for a, b in pairwise(found)) == 0
 
 
 # ---- files
@@ -256,7 +265,9 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 def test_an_error_leaves_what_was_there(tmp_path: Path, jsonl: bool) -> None:
     before = export.write([paired(1)], made("trl-preference"), tmp_path).path.read_bytes()
     with pytest.raises(ExportError):
-        export.write([paired(1), row_of("a", "a", pairs=((0, 1),))], made("trl-preference"), tmp_path, jsonl=jsonl)
+        export.write(
+            [paired(1), row_of("a", "a", pairs=((0, 1),))], made("trl-preference"), tmp_path, jsonl=jsonl
+        )
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["train.parquet"]
     assert (tmp_path / "data" / "train.parquet").read_bytes() == before
 

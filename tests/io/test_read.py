@@ -182,6 +182,11 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
     "a number": ("a.jsonl", b'{"prompt": 7}\n', ["a.jsonl:1", "holds 7", "text was expected"]),
     "null": ("a.jsonl", b'{"prompt": null}\n', ["a.jsonl:1", "holds None"]),
     "empty prompt": ("a.jsonl", b'{"prompt": "a"}\n{"prompt": " \\n"}\n', ["a.jsonl:2", "is empty"]),
+    "deep": (
+        "a.jsonl",
+        b'{"prompt": "a", "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+        ["a.jsonl:1", "too deeply"],
+    ),
     "messages": ("a.jsonl", b'{"prompt": [{"role": "user", "content": "a"}]}\n', ["messages: prompt"]),
 }
 
@@ -219,7 +224,10 @@ def test_a_missing_column_is_seen_without_a_run(tmp_path: Path) -> None:
     assert "source.meta: no column 'topic'" in found
     samples = {"column": "answers", "scores": {"gpt4": "gpt4"}}
     found = problem(tmp_path, path="a.jsonl", prompt="instruction", samples=samples)
-    assert found == "source.samples.scores.gpt4: no column 'gpt4'; did you mean 'gpt4_score'? there is: gpt4_score, text"
+    assert (
+        found
+        == "source.samples.scores.gpt4: no column 'gpt4'; did you mean 'gpt4_score'? there is: gpt4_score, text"
+    )
 
 
 def test_a_column_that_only_some_records_have_is_no_problem(tmp_path: Path) -> None:
@@ -307,7 +315,10 @@ def test_messages_and_system() -> None:
         ([{"role": "user", "content": ""}], "message 0"),
         ([], "holds []"),
         ("a", "holds 'a'"),
-        ([{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "begin with a system message"),
+        (
+            [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+            "begin with a system message",
+        ),
     ],
 )
 def test_messages_that_are_no_prompt(turns: Any, part: str) -> None:

@@ -28,7 +28,9 @@ mappings = st.dictionaries(text, json_values, max_size=2)
 def votes(draw: st.DrawFn) -> tuple[Vote, ...]:
     def one() -> Vote:
         value = draw(st.none() | number)
-        why = draw(st.text(string.ascii_letters, min_size=1, max_size=3)) if value is None else draw(maybe_text)
+        why = (
+            draw(st.text(string.ascii_letters, min_size=1, max_size=3)) if value is None else draw(maybe_text)
+        )
         return Vote(draw(text), value, why, draw(text), draw(maybe_text), draw(maybe_text))
 
     return tuple(one() for _ in range(draw(st.integers(0, 2))))
@@ -61,12 +63,22 @@ def rows(draw: st.DrawFn) -> Row:
             for _ in range(draw(st.integers(0, 1)))
         ),
         pairs=tuple(
-            Pair(1, 0, draw(text), draw(st.none() | number), draw(st.none() | number), draw(maybe_text), draw(mappings))
+            Pair(
+                1,
+                0,
+                draw(text),
+                draw(st.none() | number),
+                draw(st.none() | number),
+                draw(maybe_text),
+                draw(mappings),
+            )
             for _ in range(draw(st.integers(0, 1)))
         ),
         reference=draw(maybe_text),
         licence=draw(maybe_text),
-        trail=tuple(Origin(draw(text), draw(text), draw(text), draw(text)) for _ in range(draw(st.integers(0, 1)))),
+        trail=tuple(
+            Origin(draw(text), draw(text), draw(text), draw(text)) for _ in range(draw(st.integers(0, 1)))
+        ),
         meta=draw(mappings),
     )
 

@@ -66,7 +66,7 @@ def test_it_finds_the_capacity_of_a_server_that_refuses(capacity: int) -> None:
     limit = Limit(most=1000)
     answers, _, refused = simulate(limit, lambda n: 0.2 if n <= capacity else -1, 120)
     best = capacity / 0.2 / 1.02
-    assert rate(answers, 60, 120) > 0.85 * best
+    assert rate(answers, 60, 120) > 0.9 * best
     assert refused < 0.1 * len(answers)
 
 

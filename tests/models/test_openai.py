@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from wire import Server, nobody, serving, status
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
 from synthpref.models import wire
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated
-from wire import Server, serving, status
 
 QUESTION = Request(messages=({"role": "user", "content": "How do heat pumps work?"},), seed=3)
 TRANSPORTS = ["http", "sdk"]
@@ -122,9 +121,10 @@ def test_logprobs_embeddings_and_rewards(transport: str) -> None:
 
 
 def test_an_endpoint_without_logprobs_is_unsupported(transport: str) -> None:
-    with serving() as server, pytest.raises(BackendError, match="no logprobs were given") as caught:
-        server.fault = lambda request, number: wire_answer({"content": "hi"})
-        ask(server.url, Request(messages=QUESTION.messages, logprobs=5), transport=transport)
+    with serving(fault=lambda request, number: wire_answer({"content": "hi"})) as server:
+        request = Request(messages=QUESTION.messages, logprobs=5)
+        with pytest.raises(BackendError, match="no logprobs were given") as caught:
+            ask(server.url, request, transport=transport)
     assert caught.value.kind == "unsupported"
 
 
@@ -185,15 +185,9 @@ def test_each_fault_has_its_kind_on_both_transports(name: str, transport: str) -
     assert "127.0.0.1" in str(caught.value)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def test_an_endpoint_that_is_down_is_unreachable(transport: str) -> None:
-    with pytest.raises(BackendError) as caught:
-        ask(f"http://127.0.0.1:{free_port()}/v1", transport=transport)
+    with nobody() as url, pytest.raises(BackendError) as caught:
+        ask(url, transport=transport)
     assert caught.value.kind == "unreachable"
 
 
@@ -264,9 +258,6 @@ def test_reward_answers_in_their_forms(answer: Any, values: dict[str, float]) ->
     "answer", [{}, [], None, {"data": []}, {"reward": "high"}, {"scores": {}, "x": 1}, 7]
 )
 def test_a_reward_that_is_none_is_an_error_and_no_number(answer: Any) -> None:
-    if answer == {"scores": {}, "x": 1}:
-        assert wire.reward_answer(answer)[0].values == {}
-        return
     with pytest.raises(BackendError, match="unknown shape"):
         wire.reward_answer(answer)
 
@@ -301,8 +292,8 @@ def test_one_dead_endpoint_of_three_costs_only_its_calls() -> None:
         await backend.aclose()
         return kinds
 
-    with serving() as one, serving() as two:
-        kinds = asyncio.run(go((one.url, f"http://127.0.0.1:{free_port()}/v1", two.url)))
+    with serving() as one, serving() as two, nobody() as dead:
+        kinds = asyncio.run(go((one.url, dead, two.url)))
         assert one.requests + two.requests == kinds.count("ok")
     assert set(kinds) <= {"ok", "transient"}
     assert kinds.count("transient") <= 2

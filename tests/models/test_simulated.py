@@ -6,6 +6,7 @@ import asyncio
 import math
 import statistics
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,10 @@ def test_foreign_texts_have_a_standard_normal_quality() -> None:
 def test_a_policys_answers_are_of_its_skill_and_spread(skill: float, spread: float) -> None:
     found = [quality(text) for text in policy(skill=skill, spread=spread)]
     assert statistics.mean(found) == pytest.approx(skill, abs=0.15)
-    assert spread * 0.85 < statistics.stdev(found) < spread * 1.25
+    assert statistics.stdev(found) == pytest.approx(spread, rel=0.1)
 
 
-@pytest.mark.parametrize("length", [30, 120, 400])
+@pytest.mark.parametrize("length", [40, 120, 400])
 def test_answers_have_the_length_asked_for_and_quality_does_not_follow_it(length: int) -> None:
     texts = policy(length=length)
     words = [len(text.split()) for text in texts]
@@ -96,9 +97,7 @@ def test_answers_speak_of_the_prompt_and_differ() -> None:
         words = text.split()
         return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
 
-    shared = [
-        len(grams(a) & grams(b)) / len(grams(a) | grams(b)) for a, b in zip(texts, texts[1:], strict=False)
-    ]
+    shared = [len(grams(a) & grams(b)) / len(grams(a) | grams(b)) for a, b in pairwise(texts)]
     assert max(shared) < 0.5
 
 
@@ -139,14 +138,17 @@ def test_answers_are_the_same_under_any_concurrency_and_with_failures() -> None:
                 try:
                     return (await backend.complete(chat(PROMPT, seed=seed)))[0].text
                 except BackendError as error:
-                    assert error.kind == "transient"
+                    kinds.add(error.kind)
 
         found = await asyncio.gather(*map(patient, range(50)))
         await backend.aclose()
         return found
 
+    kinds = set[str]()
     calm = asyncio.run(go())
+    assert not kinds
     assert asyncio.run(go(latency_s=0.002, concurrency=7, error=0.5)) == calm
+    assert kinds == {"transient"}
 
 
 def test_neutral_fields_are_not_part_of_the_identity() -> None:

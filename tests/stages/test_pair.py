@@ -233,9 +233,11 @@ def test_facts_and_rule_are_on_the_pair() -> None:
     assert isinstance(made, Row)
     assert made.pairs[0].rule == "mu_sigma"
     assert set(made.pairs[0].facts) == {
+        "score",
         "n", "mu", "sigma", "target", "z", "chosen_z", "was_min", "below_all", "missed", "fallback"
     }  # fmt: skip
     assert made.pairs[0].facts["fallback"] == "min"
+    assert made.pairs[0].facts["score"] == "s"
     assert [run(stage, scored(9.0, 3.0)).pairs[0].rule for stage in STAGES.values()] == list(STAGES)  # type: ignore[union-attr]
 
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import random
 from collections.abc import Callable, Sequence
 from itertools import count
-from pathlib import Path
 
 import pytest
+from field import records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +18,6 @@ from synthpref.core.types import Drop, Row
 from synthpref.stages.synth_seeds import WORD, Bootstrap, DrawExamples, RefuseNear
 from synthpref.testing import row, run_stage
 
-REPO = Path(__file__).parents[2]
-DATA = Path(os.environ.get("SYNTHPREF_DATA", REPO.parent / "shared" / "data"))
 NOUNS = [
     "river",
     "bridge",
@@ -265,11 +261,7 @@ def test_what_the_recipe_check_and_the_plan_see() -> None:
 
 @pytest.mark.field
 def test_the_175_seed_tasks() -> None:
-    file = DATA / "seeds" / "self_instruct_seed_tasks.jsonl.gz"
-    if not file.is_file():
-        pytest.skip(f"the seed tasks are not at {file}")
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        tasks = [json.loads(line) for line in lines]
+    tasks = records("seeds/self_instruct_seed_tasks.jsonl.gz")
     pool = [row(task["instruction"], id=f"{i:03}") for i, task in enumerate(tasks)]
     assert len(pool) == 175
 

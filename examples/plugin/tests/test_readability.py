@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from synthpref.testing import row, run_stage
 from synthpref_readability import Readability
+
+from synthpref.testing import row, run_stage
 
 EASY = "The cat sat. The dog ran. We all had fun in the sun."
 HARD = "Multidimensional organisational considerations necessitate comprehensive interdepartmental coordination."
@@ -10,7 +11,8 @@ HARD = "Multidimensional organisational considerations necessitate comprehensive
 def test_plain_words_in_short_sentences_score_higher() -> None:
     (scored,) = run_stage(Readability(), [row("Say it.", HARD, EASY)])
     hard, easy = scored.values("readability")
-    assert hard is not None and easy is not None
+    assert hard is not None
+    assert easy is not None
     assert easy > 100 > 0 > hard
 
 

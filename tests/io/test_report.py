@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import full, paired
+
+from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
+from synthpref.io import report
+from synthpref.io.findings import percent
+from synthpref.io.tally import OTHER, Reasons, Spread, table
+
+SUMMARY: dict[str, Any] = {
+    "name": "tried",
+    "version": "0.1.0",
+    "fingerprint": "abc",
+    "state": "finished",
+    "stop_reason": "",
+    "books": {"input": 10, "added": 2, "exported": 9, "dropped": 2, "rejected": 1},
+    "stages": [
+        {"stage": "sample.n", "dropped": {}, "rejected": {"context_length": 1}},
+        {"stage": "pair.mu_sigma", "dropped": {"all scores equal": 2}, "rejected": {}},
+    ],
+    "models": {
+        "policy": {
+            "model": "m",
+            "backend": "openai",
+            "licence": "mit",
+            "requests": 12,
+            "completions": 48,
+            "replayed": 3,
+            "prompt_tokens": 1000,
+            "completion_tokens": 2000,
+            "cost_usd": 1.25,
+        }
+    },
+}
+
+
+def built(*rows: Row, **changes: Any) -> report.Report:
+    found = report.build(iter(rows), {**SUMMARY, **changes})
+    assert json.loads(json.dumps(found)) == json.loads(json.dumps(found, allow_nan=False))
+    return found
+
+
+def said(found: report.Report, part: str) -> str:
+    """The one statement that holds the part."""
+    (line,) = [line for line in found["statements"] if part in line]
+    return line
+
+
+def test_the_books_and_the_reasons() -> None:
+    found = built(paired(1))
+    assert "Of 12 rows (of them 2 made from others), 9 came through, 2 were dropped and 1 rejected" in said(
+        found, "Of 12"
+    )
+    page = report.markdown(found)
+    assert "| pair.mu_sigma | dropped | all scores equal | 2 |" in page
+    assert "| sample.n | rejected | context_length | 1 |" in page
+    assert "read 1,000 tokens and wrote 2,000 for $1.25." in said(found, "tokens")
+    assert "not every model" not in said(found, "tokens")
+
+
+def test_how_often_the_rule_was_in_force() -> None:
+    def row(i: int, below: bool, lowest: bool) -> Row:
+        missed = "target below every sample" if below else None
+        facts = {"below_all": below, "was_min": lowest, "missed": missed, "target": -1.5, "n": 2}
+        return paired(i, pairs=(Pair(0, 1, "mu_sigma", margin=6.0, facts=facts),))
+
+    rows = [row(i, i < 78, i < 84) for i in range(100)]
+    found = built(*rows, paired(101))
+    rule = found["pairs"]["rules"]["mu_sigma"]
+    assert rule["pairs"] == 100
+    assert rule["facts"]["below_all"]["counts"] == {"yes": 78, "no": 22}
+    assert rule["facts"]["was_min"]["counts"] == {"yes": 84, "no": 16}
+    assert rule["facts"]["target"]["numbers"]["mean"] == -1.5
+    assert "lay below every response of the row for 78 % of the pairs" in said(found, "lay below")
+    assert "in force for 22 % of the pairs" in said(found, "in force for")
+    assert "the row's minimum for 84 % of the pairs" in said(found, "row's minimum")
+    assert found["pairs"]["rules"]["extremes"]["pairs"] == 1
+
+
+def test_a_rule_that_was_always_in_force_is_not_scolded() -> None:
+    facts = {"below_all": False, "was_min": False, "missed": None}
+    found = built(*(paired(i, pairs=(Pair(0, 1, "mu_sigma", 6.0, facts=facts),)) for i in range(9)))
+    assert "for 0 % of the pairs" in said(found, "lay below")
+    assert "in force for 100 % of the pairs" in said(found, "in force for")
+    assert "More responses" not in said(found, "row's minimum")
+
+
+def lengthy(chosen: int, rejected: int, i: int) -> Row:
+    samples = (Sample("w " * chosen), Sample("v " * rejected))
+    return paired(i, samples=samples, pairs=(Pair(0, 1, "extremes", 1.0),))
+
+
+def test_length_bias() -> None:
+    rows = [lengthy(20 if i < 68 else 10, 15, i) for i in range(100)] + [lengthy(5, 5, 101)]
+    found = built(*rows)
+    assert found["length"]["longer"] == {"chosen": 68, "rejected": 32, "equal": 1}
+    assert found["length"]["chosen_longer_share"] == 0.68
+    assert said(found, "longer") == (
+        "Chosen is longer than rejected in 68 % of the pairs of unequal length (mean 17 against 15 words). "
+        "A model trained on this also learns to write more."
+    )
+    mirrored = built(*(lengthy(15, 20 if i < 68 else 10, i) for i in range(100)))
+    assert "learns to write less" in said(mirrored, "longer")
+
+
+def test_a_few_pairs_do_not_make_a_bias() -> None:
+    assert "learns" not in said(built(*(lengthy(20 if i < 7 else 10, 15, i) for i in range(10))), "longer")
+
+
+def judged(shown: str, value: float) -> Vote:
+    return Vote("j", value, shown=shown)
+
+
+def test_flips_and_position() -> None:
+    def comparison(*votes: Vote, flipped: bool = False) -> Comparison:
+        values = [v.value for v in votes if v.value is not None]
+        return Comparison("c", 0, 1, statistics.fmean(values) if values else None, flipped, votes)
+
+    agree_a = comparison(judged("ab", 1.0), judged("ba", 1.0))
+    agree_b = comparison(judged("ab", 0.0), judged("ba", 0.0))
+    first = comparison(judged("ab", 1.0), judged("ba", 0.0), flipped=True)
+    tie = comparison(judged("ab", 0.5), judged("ba", 0.5))
+    one_order = comparison(judged("ab", 1.0))
+    unread = comparison(Vote("j", None, why="no verdict"), Vote("j", None, why="no verdict"))
+    rows = [paired(1, comparisons=(agree_a, agree_b, first, tie, one_order, unread))] * 10
+    found = built(*rows)["comparisons"]["c"]
+    assert found["asked"] == 60
+    assert found["decided"] == 50
+    assert found["both_orders"] == 40
+    assert found["flipped"] == 10
+    assert found["flipped_share"] == 0.25
+    assert found["ties"] == 10
+    # Shown first won: agree_a once, agree_b once, first twice, one_order once; second: agree_a and agree_b once.
+    assert (found["first_shown_won"], found["second_shown_won"]) == (50, 20)
+    assert found["votes_failed"] == {"no verdict": 20}
+    lines = built(*rows)
+    assert "25 % of the 40 pairs of responses judged in both orders" in said(lines, "both orders")
+    assert "won 71 % of the verdicts without a tie. The judge leans to the first." in said(
+        lines, "shown first"
+    )
+    assert "18 % of the verdicts of 'c' could not be read." in said(lines, "could not be read")
+
+
+def test_failures_are_counted_by_kind_and_never_as_numbers() -> None:
+    rows = [
+        paired(
+            i,
+            samples=(
+                Sample("a", scores={"s": Score(4.0, votes=(Vote("j", 4.0), Vote("j", None, why="cut off")))}),
+                Sample("b", scores={"s": Score(None, why=f"off the scale: {i}, near 'x{i}'")}),
+                Sample("c"),
+            ),
+            pairs=(),
+        )
+        for i in range(5)
+    ]
+    found = built(*rows)["scores"]["s"]
+    assert found["values"]["n"] == 5
+    assert (found["values"]["min"], found["values"]["max"]) == (4.0, 4.0)
+    assert found["failed"] == {"off the scale: …, near …": 5}
+    assert found["votes_failed"] == {"cut off": 5}
+    assert found["not_scored"] == 5
+    assert "50 % of the scores 's' have no value" in said(built(*rows), "no value")
+
+
+def test_responses() -> None:
+    samples = (
+        Sample("a", model="m1", finish_reason="stop"),
+        Sample("b", model="m2", finish_reason="length"),
+        Sample(" ", model="m2", finish_reason="stop"),
+        Sample("d"),
+    )
+    found = built(paired(1, samples=samples, pairs=(Pair(0, 1, "r"),), licence="mit"))
+    assert found["samples"]["finish_reasons"] == {"stop": 2, "length": 1, "not given": 1}
+    assert (found["samples"]["truncated"], found["samples"]["empty"]) == (1, 1)
+    assert found["samples"]["models"]["m1"] == {"samples": 1, "chosen": 1, "rejected": 0}
+    assert found["samples"]["models"]["m2"] == {"samples": 2, "chosen": 0, "rejected": 1}
+    assert found["licences"] == {"mit": 1}
+    assert "1 of 4 responses were cut off" in said(found, "cut off")
+
+
+def test_simulated_models_are_named_first() -> None:
+    models = {"policy": {**SUMMARY["models"]["policy"], "backend": "simulated"}}
+    assert "simulated" in built(paired(1), models=models)["statements"][0]
+    assert not any("simulated" in line for line in built(paired(1))["statements"])
+
+
+@pytest.mark.parametrize("rows", [[], [replace(paired(1), samples=(), pairs=())], [full()]])
+def test_a_report_of_little(rows: list[Row]) -> None:
+    found = built(*rows, models={}, stages=[], books={})
+    page = report.markdown(found)
+    assert page.startswith("# Report: tried\n")
+    assert "nan" not in page
+    assert "inf" not in page
+
+
+def test_reports_do_not_hang_on_the_order_of_rows() -> None:
+    rows = [paired(i, licence=f"l{i % 3}") for i in range(40)] + [full()]
+    mixed = random.Random(3).sample(rows, len(rows))
+    assert built(*rows) == built(*mixed)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200))
+def test_a_spread_is_that_of_the_numbers(values: list[float]) -> None:
+    spread = Spread()
+    for value in values:
+        spread.add(value)
+    found = spread.facts()
+    assert found is not None
+    assert (found["n"], found["min"], found["max"]) == (len(values), min(values), max(values))
+    assert found["mean"] == pytest.approx(statistics.fmean(values), abs=1e-6)
+    ordered = sorted(values)
+    for key, q in (("q05", 0.05), ("q25", 0.25), ("q50", 0.5), ("q75", 0.75), ("q95", 0.95)):
+        at = next(v for i, v in enumerate(ordered) if i + 1 >= q * len(values))
+        assert found[key] == pytest.approx(at, rel=1e-3)
+    assert sum(count for *_, count in spread.bins()) == len(values)
+
+
+def test_memory_does_not_grow_with_the_rows() -> None:
+    spread, reasons = Spread(), Reasons()
+    rng = random.Random(0)
+    for _ in range(50_000):
+        spread.add(rng.random())
+        reasons.add("".join(rng.choices("abcdef", k=8)))
+    assert len(spread.counts) < 40_000
+    assert len(reasons.counts) == 201
+    assert reasons.counts.total() == 50_000
+    assert reasons.counts[OTHER] > 49_000
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.5, "50 %"),
+        (0.0321, "3.2 %"),
+        (0.994, "99.4 %"),
+        (0.00001, "under 0.1 %"),
+        (0.99999, "over 99.9 %"),
+        (None, "none"),
+    ],
+)
+def test_percent(share: float | None, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_a_table_cannot_be_broken_by_what_is_in_it() -> None:
+    assert table(("a", "b"), [("x|y\nz", 1234)]) == "| a | b |\n| --- | ---: |\n| x\\|y z | 1,234 |"

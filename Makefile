@@ -22,7 +22,7 @@ test: $(VENV)/dev  ## set up, and run lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # torch first and by itself, so that a CPU build can be chosen; in an environment of its own, because trl brings much.
 train-test:  ## a training step with each of TRL's trainers on what we export

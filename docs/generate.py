@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 import typer
+from pydantic import BaseModel
 
 from synthpref.cli import EXIT_CODES, app
 from synthpref.core.source import Source
@@ -17,7 +18,7 @@ OUT = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by `make docs` from the code; edits here are lost. -->\n\n"
 
 
-def table(thing: type) -> str:
+def table(thing: type[BaseModel]) -> str:
     """The fields of a pydantic class."""
     lines = ["| field | type | default | what it is |", "|---|---|---|---|"]
     for name, kind, default, text in rows(thing):
@@ -27,11 +28,11 @@ def table(thing: type) -> str:
     return "\n".join(lines) if len(lines) > 2 else "No fields."
 
 
-def section(name: str, thing: type, level: int = 2) -> str:
+def section(name: str, thing: type[BaseModel], level: int = 2) -> str:
     return f"{'#' * level} `{name}`\n\n{inspect.getdoc(thing)}\n\n{table(thing)}\n"
 
 
-def built_in(registry: Registry, kind: Kind) -> list[tuple[str, type]]:
+def built_in(registry: Registry, kind: Kind) -> list[tuple[str, type[BaseModel]]]:
     return [(name, registry.get(kind, name)) for name in BUILT_IN[kind]]
 
 
@@ -83,11 +84,17 @@ def commands() -> str:
     return "\n".join(parts) + f"\n## Exit codes\n\n| code | meaning |\n|---|---|\n{codes}\n"
 
 
-def main() -> None:
+def pages() -> dict[str, str]:
+    """Each page of docs/reference/ by its file name."""
     registry = Registry()
+    texts = {"stages.md": stages(registry), "recipe.md": recipe(registry), "commands.md": commands()}
+    return {name: NOTICE + text.rstrip() + "\n" for name, text in texts.items()}
+
+
+def main() -> None:
     OUT.mkdir(exist_ok=True)
-    for name, text in (("stages", stages(registry)), ("recipe", recipe(registry)), ("commands", commands())):
-        (OUT / f"{name}.md").write_text(NOTICE + text.rstrip() + "\n", encoding="utf-8")
+    for name, text in pages().items():
+        (OUT / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

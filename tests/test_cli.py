@@ -79,7 +79,7 @@ def test_show_explains_a_pair_and_lists_ids_without_one(quickstart: Path) -> Non
         "helpful",
         "chosen",
         "rejected",
-        "pair.mu_sigma",
+        "mu_sigma",
         "score",
     ):
         assert what in shown.stdout, what

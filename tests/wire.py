@@ -27,7 +27,7 @@ from synthpref.models.simulated import Simulated
 Fault = Callable[[web.Request, int], "web.StreamResponse | str | None"]
 """Given the request and its number (from 0): a response to send instead, the name of a fault, or None.
 
-Names: "reset", "hang", "half", "not json", "no choices", "fewer", "odd shape".
+Names: "reset", "hang", "slow", "half", "not json", "no choices", "fewer", "odd shape".
 """
 
 
@@ -54,7 +54,8 @@ class Server:
         app = web.Application(client_max_size=2**28, middlewares=[self._around])
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embed)
-        app.router.add_post("/classify", self._reward)
+        for path in ("/classify", "/pooling", "/v1/rewards"):
+            app.router.add_post(path, self._reward)
         app.router.add_get("/v1/models", self._models)
         return app
 
@@ -72,6 +73,8 @@ class Server:
             fault = self.fault(request, number)
             if isinstance(fault, web.StreamResponse):
                 return fault
+            if fault == "slow":
+                await asyncio.sleep(0.2)
             if fault == "hang":
                 await asyncio.sleep(3600)
             if fault == "reset" and request.transport:
@@ -111,6 +114,7 @@ class Server:
             n=body.get("n", 1),
             temperature=body.get("temperature"),
             max_tokens=body.get("max_completion_tokens", body.get("max_tokens")),
+            stop=tuple(body.get("stop") or ()),
             seed=body.get("seed"),
             logprobs=body.get("top_logprobs") if body.get("logprobs") else None,
             response_format=body.get("response_format"),
@@ -145,8 +149,13 @@ class Server:
     async def _reward(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
         answers = await self._answers(body, Request(messages=tuple(body["messages"]), kind="reward"))
-        probs = list((answers[0].values or {}).values())
-        return web.json_response({"model": body["model"], "data": [{"index": 0, "probs": probs}]})
+        values = dict(answers[0].values or {})
+        if request.path == "/v1/rewards":
+            return web.json_response({"model": body["model"], "scores": values})
+        named = "probs" if request.path == "/classify" else "data"
+        return web.json_response(
+            {"model": body["model"], "data": [{"index": 0, named: list(values.values())}]}
+        )
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": name} for name in self.worlds]})

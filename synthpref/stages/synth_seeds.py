@@ -199,7 +199,7 @@ class _Known:
             shared = len(self.distinct & other.distinct) + min(self.again, other.again)
             if 2 * shared < threshold * (len(self.tokens) + len(other.tokens)):
                 continue
-            likeness = rouge_l_words(self.tokens, other.tokens, threshold)
+            likeness = rouge_l_words(self.tokens, other.tokens)
             if likeness >= threshold:
                 return f"of {other.id}, ROUGE-L {likeness:.2f}, prompt compared"
         return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
 from synthpref.models import wire
 from synthpref.models.openai import OpenAI
-from synthpref.models.simulated import Simulated
+from synthpref.models.simulated import Simulated, answers
 
 QUESTION = Request(messages=({"role": "user", "content": "How do heat pumps work?"},), seed=3)
 TRANSPORTS = ["http", "sdk"]
@@ -40,7 +43,9 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 def test_both_transports_give_the_same_completions() -> None:
     pytest.importorskip("openai")
-    request = Request(messages=QUESTION.messages, n=3, seed=9, temperature=0.7, max_tokens=40, stop=("x",))
+    request = Request(
+        messages=QUESTION.messages, n=3, seed=9, temperature=0.7, max_tokens=40, stop=("NEVER SAID",)
+    )
     with serving() as server:
         http, sdk = (ask(server.url, request, transport=t) for t in TRANSPORTS)
         assert server.bodies[0] == server.bodies[1]
@@ -302,3 +307,169 @@ def test_one_dead_endpoint_of_three_costs_only_its_calls() -> None:
 def test_worlds_behind_the_server_differ_by_name() -> None:
     with serving(worlds={"m": Simulated(model="m", empty=1.0)}) as server:
         assert ask(server.url)[0].text == ""
+
+
+@pytest.mark.parametrize("path", ["/classify", "/pooling", "/v1/rewards"])
+def test_a_reward_is_the_same_number_by_every_path(path: str) -> None:
+    with serving() as server:
+        request = Request(
+            messages=(*QUESTION.messages, {"role": "assistant", "content": "They pump."}), kind="reward"
+        )
+        (reward,) = ask(server.url, request, serves="reward", reward_path=path)
+    assert reward.values == answers(Simulated(model="m"), request)[0].values
+
+
+def test_choices_that_the_endpoint_leaves_out_are_asked_for_singly(transport: str) -> None:
+    request = Request(messages=QUESTION.messages, n=4, seed=20)
+    with serving() as server:
+        whole = ask(server.url, request, transport=transport)
+        server.fault = lambda request, number: "fewer"
+        pieced = ask(server.url, request, transport=transport)
+        assert [body["seed"] for body in server.bodies] == [20, 20, 21, 22, 23]
+    assert [a.text for a in pieced] == [a.text for a in whole]
+
+
+def test_no_choices_at_all_are_no_answers(transport: str) -> None:
+    with serving(fault=lambda request, number: "no choices") as server:
+        assert ask(server.url, transport=transport) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        7,
+        {"choices": None},
+        {"choices": [{}]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": {"content": 3}}]},
+        {"choices": [{"message": {"content": [{"type": "text"}]}}]},
+        {
+            "choices": [
+                {"message": {"content": "x"}, "logprobs": {"content": [{"token": "a", "logprob": "much"}]}}
+            ]
+        },
+        {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many"}},
+    ],
+)
+def test_an_answer_of_another_shape_is_a_passing_failure_and_never_a_text(answer: Any) -> None:
+    with pytest.raises(BackendError, match="unknown shape") as caught:
+        wire.chat_answer(answer)
+    assert caught.value.kind == "transient"
+
+
+def test_a_text_in_parts_is_one_text() -> None:
+    parts = [{"type": "text", "text": "Yes, "}, {"type": "image"}, {"type": "text", "text": "so."}]
+    assert wire.chat_answer({"choices": [{"message": {"content": parts}}]})[0].text == "Yes, so."
+
+
+@pytest.mark.parametrize(
+    ("inside", "kind"),
+    [
+        ({"code": 429, "message": "slow down"}, "rate_limit"),
+        ({"code": 401, "message": "no"}, "auth"),
+        ({"message": "upstream broke"}, "transient"),
+        ("upstream broke", "transient"),
+    ],
+)
+def test_an_error_inside_a_good_status_has_its_kind(inside: Any, kind: str) -> None:
+    for read in (wire.chat_answer, wire.embed_answer, wire.reward_answer):
+        with pytest.raises(BackendError) as caught:
+            read({"error": inside})
+        assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("status_", "body", "kind"),
+    [
+        (429, b'{"error": {"type": "insufficient_quota", "message": "x"}}', "auth"),
+        (
+            400,
+            b'{"error": {"code": 400, "message": "This model\'s maximum context length is 4096 tokens"}}',
+            "context_length",
+        ),
+        (
+            400,
+            b'{"object": "error", "message": "maximum context length is 8 tokens", "code": 400}',
+            "context_length",
+        ),
+        (
+            400,
+            b'{"error": {"code": "invalid_value", "message": "context length must be a number"}}',
+            "bad_request",
+        ),
+        (
+            400,
+            b'{"error": {"code": "invalid_value", "message": "see our content policy page"}}',
+            "bad_request",
+        ),
+        (502, b"<html>Bad gateway</html>", "transient"),
+        (418, b"", "bad_request"),
+    ],
+)
+def test_kinds_follow_codes_and_texts_only_where_there_is_no_code(
+    status_: int, body: bytes, kind: str
+) -> None:
+    assert wire.http_error(status_, {}, body).kind == kind
+
+
+def test_what_cannot_be_sent_is_the_rows_fault(transport: str) -> None:
+    request = Request(messages=({"role": "user", "content": "half a pair: \ud800"},))
+    with serving() as server:
+        with pytest.raises(BackendError, match="cannot be sent") as caught:
+            ask(server.url, request, transport=transport)
+        assert server.requests == 0
+    assert caught.value.kind == "bad_request"
+
+
+def test_a_key_may_end_in_a_line_break(transport: str) -> None:
+    with serving() as server:
+        ask(server.url, transport=transport, api_key="sk-of-a-file\n")
+        sent = {k.lower(): v for k, v in server.headers[0].items()}["authorization"]
+        server.fault = lambda request, number: status(401, "bad key sk-of-a-file")
+        with pytest.raises(BackendError) as caught:
+            ask(server.url, transport=transport, api_key="sk-of-a-file\n")
+    assert sent == "Bearer sk-of-a-file"
+    assert "sk-of-a-file" not in str(caught.value)
+
+
+def test_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password of-another-service\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with serving() as server:
+        ask(server.url)
+        ask(server.url, api_key="sk-x")
+        sent = [{k.lower(): v for k, v in h.items()}.get("authorization") for h in server.headers]
+    assert sent == [None, "Bearer sk-x"]
+
+
+def test_what_the_sdk_reads_from_the_environment_goes_to_openai_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("openai")
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, f"planted-{name.lower()}")
+    with serving() as server:
+        ask(server.url, transport="sdk")
+        assert "planted" not in repr(server.headers)
+
+
+def test_the_package_openai_is_loaded_by_the_sdk_transport_alone() -> None:
+    code = "import sys, synthpref.models.openai; print('openai' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+def test_closing_twice_is_closing_once() -> None:
+    async def go(url: str) -> None:
+        shared: dict[str, Any] = {}
+        one, two = (OpenAI(model="m", base_url=url).open(shared) for _ in range(2))
+        await one.complete(QUESTION)
+        await one.aclose()
+        await one.aclose()
+        assert (await two.complete(QUESTION))[0].text
+        await two.aclose()
+
+    with serving() as server:
+        asyncio.run(go(server.url))

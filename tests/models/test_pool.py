@@ -148,8 +148,12 @@ def test_while_a_trial_is_under_way_nobody_else_goes_there() -> None:
         assert (back.calls, other.calls) == (2, 5)
         back.gate.set()
         assert await asyncio.gather(*tasks) == ["ok"] * 6
-        await asyncio.gather(*(kind(pool) for _ in range(6)))
-        assert back.calls == 5, "it works again and gets its share"
+        back.gate = other.gate = asyncio.Event()
+        tasks = [asyncio.create_task(kind(pool)) for _ in range(6)]
+        await asyncio.sleep(0)
+        assert (back.calls, other.calls) == (5, 8), "it works again and gets its share"
+        back.gate.set()
+        await asyncio.gather(*tasks)
 
     run(go)
 
@@ -185,8 +189,10 @@ def test_faults_of_a_row_or_a_role_set_no_endpoint_aside(fault: ErrorKind) -> No
     async def go() -> None:
         fake = Fake(fault)
         pool, _ = made(fake, Fake())
-        assert [await kind(pool) for _ in range(10)] == [fault] * 10
-        assert fake.calls == 10
+        kinds = {await kind(pool) for _ in range(10)}
+        # After "too many requests" there is more room at the other.
+        assert kinds == ({fault, "ok"} if fault == "rate_limit" else {fault})
+        assert (pool.endpoints[0].failures, pool.endpoints[0].aside_until) == (0, 0)
 
     run(go)
 

@@ -5,7 +5,9 @@ from synthpref_readability import Readability
 from synthpref.testing import row, run_stage
 
 EASY = "The cat sat. The dog ran. We all had fun in the sun."
-HARD = "Multidimensional organisational considerations necessitate comprehensive interdepartmental coordination."
+HARD = (
+    "Multidimensional organisational considerations necessitate comprehensive interdepartmental coordination."
+)
 
 
 def test_plain_words_in_short_sentences_score_higher() -> None:

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from typing import Any
 
-import field
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from sklearn.metrics import cohen_kappa_score
 
+import field
 from synthpref.core.answer import numeric_answer
 from synthpref.core.parse import parse_choice, parse_score, parse_winner
 from synthpref.core.stats import agreement, bradley_terry, kappa

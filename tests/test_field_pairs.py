@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import field
 import numpy as np
 import pytest
 
+import field
 from synthpref.core.types import Row, Sample, Score
 from synthpref.stages.pair import Extremes, MinOfK, MuSigma, PairStage
 from synthpref.testing import run_stage

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from field import data_dir, data_file, records
 
+from field import data_dir, data_file, records
 from synthpref.core.source import Source
 from synthpref.core.types import Row
 from synthpref.io import read

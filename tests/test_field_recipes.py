@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from field import REPO, data_dir, data_file, records
 
+from field import REPO, data_dir, data_file, records
 from synthpref import job
 from synthpref.engine.folder import trace
 from synthpref.io.show import show_left, show_row

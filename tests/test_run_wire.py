@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from wire import Server, nobody, serving, status
 
 from synthpref.models.simulated import Simulated
+from wire import Server, nobody, serving, status
 
 KEY, PLANTED = "sk-test-key-0123456789", "planted-token-9876543210"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import paired
 
+from made import paired
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.io import export

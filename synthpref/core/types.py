@@ -87,6 +87,11 @@ class Sample:
         return self.finish_reason == "length"
 
     @property
+    def filtered(self) -> bool:
+        """Whether the endpoint's filter took the text away, or what came after it."""
+        return self.finish_reason == "content_filter"
+
+    @property
     def empty(self) -> bool:
         return not self.text.strip()
 

@@ -2,9 +2,9 @@
 
 The rules themselves are pure functions in `core.rules`; here is what they all share: which samples may
 be paired, in what order ties are broken, and what a row without a pair is dropped for. A sample is
-paired only if it has a value for the score, is not empty, is not truncated (unless asked for) and is the
-only one with its text, so chosen and rejected are never the same text. No rule asks a model: pairing
-again costs nothing.
+paired only if it has a value for the score, is not empty, was not cut off by a filter, is not truncated
+(unless asked for) and is the only one with its text, so chosen and rejected are never the same text. No
+rule asks a model: pairing again costs nothing.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class PairStage(RowStage):
             value = scores[i]
             if sample.empty:
                 left_out["empty"] += 1
+            elif sample.filtered:
+                left_out["filtered"] += 1
             elif sample.truncated and self.truncated == "exclude":
                 left_out["truncated"] += 1
             elif value is None:

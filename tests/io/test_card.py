@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from huggingface_hub import DatasetCard
-from made import paired
 
+from made import paired
 from synthpref.core.export import Exporter
 from synthpref.io import card, export, report
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import paired
 from pydantic import ValidationError
 
+from made import paired
 from synthpref.core.errors import ExportError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Pair, Row, Sample, Score

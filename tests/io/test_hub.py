@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from hub import TOKEN, Hub, serving
 from made import paired
-
 from synthpref.core.errors import ExportError
 from synthpref.io import card, export, report
 from synthpref.io.hub import push

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import full, paired
 
+from made import full, paired
 from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
 from synthpref.io import report
 from synthpref.io.findings import percent

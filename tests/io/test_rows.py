@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import full, paired
 
+from made import full, paired
 from synthpref.core.types import Comparison, Origin, Pair, Row, Sample, Score, Vote
 from synthpref.io.rows import read_rows, write_rows
 

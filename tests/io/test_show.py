@@ -4,9 +4,9 @@ import io
 from dataclasses import replace
 
 import pytest
-from made import full, paired
 from rich.console import Console
 
+from made import full, paired
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Row, Sample, Score, Usage
 from synthpref.io.show import safe, show_calls, show_left, show_row

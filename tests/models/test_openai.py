@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire import Server, nobody, serving, status
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
 from synthpref.models import wire
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated, answers
+from wire import Server, nobody, serving, status
 
 QUESTION = Request(messages=({"role": "user", "content": "How do heat pumps work?"},), seed=3)
 TRANSPORTS = ["http", "sdk"]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 import pytest
-from field import records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from field import records
 from synthpref.core.distance import rouge_l
 from synthpref.core.seam import Request
 from synthpref.core.stage import PROMPT, ROLE

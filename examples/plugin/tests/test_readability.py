@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from synthpref_readability import Readability
-
 from synthpref.testing import row, run_stage
+from synthpref_readability import Readability
 
 EASY = "The cat sat. The dog ran. We all had fun in the sun."
 HARD = (

@@ -48,18 +48,28 @@ def watching(console: Console, progress: Progress) -> Iterator[None]:
 def plan_table(plan: Plan) -> Table:
     """Requests, tokens and cost by stage and role."""
     table = Table(title=f"{plan.rows:,} rows", title_justify="left", caption=f"Assumed: {ASSUMPTIONS}.")
-    for name in ("stage", "role", "requests a row", "requests", "answers", "tokens in", "tokens out", "USD"):
-        table.add_column(name, justify="left" if name in ("stage", "role") else "right", no_wrap=True)
+    table.add_column("stage", overflow="fold")
+    table.add_column("role", overflow="fold")
+    for name in ("a row", "requests", "tokens in", "out", "USD"):
+        table.add_column(name, justify="right", no_wrap=True)
     for line in plan.lines:
-        usage = line.usage
-        tokens = (f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}")
-        counts = (f"{line.per_row:g}", f"{line.requests:,.0f}", f"{line.answers:,.0f}")
-        table.add_row(line.stage, line.role, *counts, *tokens, _usd(line.cost))
+        tokens = (_short(line.usage.prompt_tokens), _short(line.usage.completion_tokens))
+        table.add_row(
+            line.stage, line.role, f"{line.per_row:g}", f"{line.requests:,.0f}", *tokens, _usd(line.cost)
+        )
     table.add_section()
-    tokens = (f"{plan.usage.prompt_tokens:,}", f"{plan.usage.completion_tokens:,}")
-    table.add_row("all", "", "", f"{plan.requests:,.0f}", "", *tokens, _usd(plan.cost))
+    tokens = (_short(plan.usage.prompt_tokens), _short(plan.usage.completion_tokens))
+    table.add_row("all", "", "", f"{plan.requests:,.0f}", *tokens, _usd(plan.cost))
     return table
 
 
 def _usd(cost: float | None) -> str:
     return "no price" if cost is None else f"{cost:,.2f}"
+
+
+def _short(count: float) -> str:
+    """1234567 -> 1.2M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return f"{count:.0f}"

@@ -158,6 +158,7 @@ class _Draft:
 
     def __init__(self, tree: dict[str, Any], base: Path, problems: list[Problem]) -> None:
         self.tree, self.base, self.problems = tree, base, problems
+        self.unset = list(problems)
 
     def recipe(self, written: Any, secrets: set[str], check_source: SourceCheck | None) -> Recipe:
         known = [*RecipeHead.model_fields, "models", "source", "stages", "export"]
@@ -181,7 +182,10 @@ class _Draft:
         if head:
             self.check_limits(head.limits, models)
         if self.problems or not (head and source and isinstance(exporter, Exporter)):
-            raise RecipeError(self.problems)
+            # What a variable that is not set left empty is no mistake of its own.
+            empty = {problem.path for problem in self.unset}
+            others = [p for p in self.problems[len(self.unset) :] if p.path not in empty]
+            raise RecipeError([*self.unset, *others])
         secrets |= {secret for spec in models.values() for secret in spec.secrets() if secret}
         shown = recipe_yaml.without_secrets(self.tree, written, secrets)
         return Recipe(

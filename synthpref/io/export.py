@@ -329,7 +329,11 @@ class Sft(Exporter):
         if self.score is None:
             return [sample for sample, chosen in _labelled(row) if chosen]
         scored = zip(row.samples, row.values(self.score), strict=True)
-        fit = [(value, s) for s, value in scored if value is not None and not (s.empty or s.truncated)]
+        fit = [
+            (value, s)
+            for s, value in scored
+            if value is not None and not (s.empty or s.truncated or s.filtered)
+        ]
         return [max(fit, key=lambda pair: pair[0])[1]] if fit else []
 
     def columns(self) -> pa.Schema:

@@ -151,6 +151,12 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
     assert any("question" in p for p in found)
 
 
+def test_a_variable_that_is_not_set_is_one_mistake(tmp_path: Path) -> None:
+    tree = changed(source={"path": "${NOT_SET_A}", "prompt": "instruction"})
+    tree["models"]["plain"]["base_url"] = "${NOT_SET_B}"
+    assert [p.split(": ")[0] for p in problems(tmp_path, tree)] == ["models.plain.base_url", "source.path"]
+
+
 def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"name: \xff\xfe")

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,20 +127,22 @@ def _interruptible(stop: Stop) -> Iterator[None]:
     """SIGINT or SIGTERM once: finish what is in flight and stop. Twice: leave at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
+    # Only the main thread may take signals; elsewhere the caller decides when to stop.
+    taken = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
 
     def on_signal() -> None:
         if stop.event.is_set() and task:
             task.cancel()
         stop.now("interrupted; press Ctrl-C again to leave without waiting for the calls in flight")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in taken:
         loop.add_signal_handler(number, on_signal)
     try:
         yield
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in taken:
             loop.remove_signal_handler(number)
 
 

@@ -61,11 +61,15 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def logged(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """What happens goes to run.log in the folder, without secrets, and nowhere else."""
+
+    class Redacted(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return recipe.redact(super().format(record))
+
     handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    redacted = formatter.format
-    formatter.format = lambda record: recipe.redact(redacted(record))  # type: ignore[method-assign]
-    handler.setFormatter(formatter)
+    handler.setFormatter(Redacted("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -73,6 +77,7 @@ def logged(folder: Path, recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
+        log.level, log.propagate = before
         handler.close()
 
 

@@ -31,7 +31,8 @@ def stage_list(registry: Registry) -> str:
             family = word.split(".")[0]
             lines.append("")
         origin = registry.origin("stages", word)
-        lines.append(f"{word:18} {about(stage)}{f' [{origin}]' if origin else ''}")
+        first = re.split(r"(?<=[.:])\s", about(stage))[0].rstrip(":")
+        lines.append(f"{word:18} {first}{f' [{origin}]' if origin else ''}")
     return "\n".join(lines).strip()
 
 

@@ -120,7 +120,7 @@ def preview(
     from synthpref.io.show import show_row
 
     loaded = job.load(recipe, set_ or [])
-    folder = (out or Path("runs") / loaded.name).with_name(f"{(out or Path(loaded.name)).name}-preview")
+    folder = Path(f"{out or Path('runs') / loaded.name}-preview")
     rows = job.preview(loaded, folder, n)
     console = _console()
     for row in rows:
@@ -268,9 +268,13 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
 ) -> None:
     """Upload the dataset and its card to the Hugging Face Hub, with HF_TOKEN or the token you logged in with."""
+    from synthpref.engine.folder import JOURNAL, finished
     from synthpref.io.hub import push as upload
 
-    folder = run / "dataset" if (run / "dataset").is_dir() else run
+    folder = run
+    if (run / JOURNAL).exists():
+        finished(run)
+        folder = run / "dataset"
     _console().print(upload(folder, repo, private=private))
 
 

@@ -6,9 +6,11 @@ holds is told in engine/folder.py.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from synthpref import __version__
-from synthpref.core.errors import JournalError, RunStopped
+from synthpref.core.errors import JournalError, RunStopped, StageError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import recipe as recipes
 from synthpref.engine.ask import Stop
-from synthpref.engine.folder import JOURNAL, adopt, held, logged, replaced, write_json
+from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal, Records
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
@@ -83,16 +85,25 @@ def run(
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
     with held(folder), logged(folder, recipe):
         adopt(recipe, folder)
+        # Until the run is finished again, what lies beside the journal is of an earlier start.
+        (folder / "summary.json").unlink(missing_ok=True)
         progress = Progress(expected=expected)
-        books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view))
+        try:
+            books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view))
+        except StageError as error:
+            raise StageError(recipe.redact(str(error))) from error
+        stop.reason = recipe.redact(stop.reason)
         summary = _summary(recipe, books, stop, stages, models)
-        write_json(folder / "summary.json", summary)
+        _write_left(recipe, folder)
         if stop.reason:
             log.info("stopped: %s", stop.reason)
+            write_json(folder / "summary.json", summary)
             return Result(folder, books, stop.reason, stop.failed)
         if not books.balanced:
             raise JournalError(f"{folder}: the books do not balance: {books}; nothing is exported")
-        return Result(folder, books, records=finish(recipe, folder, summary))
+        records = finish(recipe, folder, summary)
+        write_json(folder / "summary.json", summary)
+        return Result(folder, books, records=records)
 
 
 async def _walk(
@@ -130,10 +141,15 @@ def _interruptible(stop: Stop) -> Iterator[None]:
     # Only the main thread may take signals; elsewhere the caller decides when to stop.
     taken = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
 
+    interrupts = itertools.count()
+
     def on_signal() -> None:
-        if stop.event.is_set() and task:
+        if next(interrupts) and task:
             task.cancel()
-        stop.now("interrupted; press Ctrl-C again to leave without waiting for the calls in flight")
+            return
+        stop.now("interrupted")
+        wait = "waiting for the calls in flight; interrupt again to leave without them"
+        print(f"\nStopping: {wait}.", file=sys.stderr, flush=True)
 
     for number in taken:
         loop.add_signal_handler(number, on_signal)
@@ -146,19 +162,27 @@ def _interruptible(stop: Stop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
-    """Write what a finished run leaves beside its journal; the number of records in the dataset."""
+def _write_left(recipe: Recipe, folder: Path) -> None:
+    """left.jsonl: the rows that were dropped or rejected so far, and why."""
     records = Records(folder / JOURNAL)
     try:
-        steps = steps_of(recipe)
-        rows.write_rows(folder / "rows.parquet", records.rows(steps[-1].number))
         with replaced(folder / "left.jsonl") as file:
-            for step in steps:
+            for step in steps_of(recipe):
                 for outcome in records.left(step.number):
                     row = asdict(replace(outcome.row, scratch={}))
                     left = {"id": row["id"], "how": outcome.kind, "stage": outcome.stage}
                     left |= {"reason": outcome.reason, "detail": outcome.detail, "row": row}
                     file.write(json.dumps(left, ensure_ascii=False) + "\n")
+    finally:
+        records.close()
+
+
+def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
+    """Write what a finished run leaves beside its journal; the number of records in the dataset."""
+    records = Records(folder / JOURNAL)
+    try:
+        last = steps_of(recipe)[-1].number
+        rows.write_rows(folder / "rows.parquet", records.rows(last))
     finally:
         records.close()
     return publish(folder, recipe.export, summary, recipe.saved())
@@ -182,9 +206,7 @@ def export_run(
 ) -> tuple[Path, int]:
     """Write a finished run in another format, by default into dataset-FORMAT/; (where, how many records)."""
     canonical = folder / "rows.parquet"
-    if not canonical.exists():
-        raise RunStopped(f"{folder}: not a finished run; run its recipe to the end first")
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = finished(folder)
     out = out or folder / f"dataset-{exporter.format}"
     stats = export.write(rows.read_rows(canonical), exporter, out, jsonl=jsonl)
     findings = report.build(rows.read_rows(canonical), summary)

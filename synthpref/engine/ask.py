@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from synthpref.core.types import Message, Usage
 from synthpref.engine.journal import Journal, Key
 
 RATE_LIMIT_PATIENCE_S = 1800.0
-"""How long one call may be told "too many requests" before the run stops."""
+"""How long one call may be told "too many requests", or is told to wait, before the run stops."""
 OUTAGE_PATIENCE_S = 600.0
 """How long an endpoint that has answered before may be away before the run stops."""
 FIRST_CONTACT_TRIES = 3
@@ -84,6 +85,27 @@ def call_key(identity: Mapping[str, Any], request: Request, seed: int, salt: int
     return hashlib.sha256(orjson.dumps(what, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
+class _Patience:
+    """When a call that keeps failing is given up. Time counts from the first failure of a kind, not from the
+    call's start, which may have waited long for its turn."""
+
+    def __init__(self, retries: int, answered: Callable[[], bool]) -> None:
+        self._retries, self._answered = retries, answered
+        self._since: dict[str, float] = {}
+
+    def ended(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, BackendError) or error.kind == "transient":
+            return state.attempt_number > self._retries
+        now = time.monotonic()
+        waited = now - self._since.setdefault(error.kind, now) + (error.retry_after or 0.0)
+        if error.kind == "rate_limit":
+            return waited > RATE_LIMIT_PATIENCE_S
+        if self._answered():
+            return waited > OUTAGE_PATIENCE_S
+        return state.attempt_number >= FIRST_CONTACT_TRIES
+
+
 class Role:
     """An open model role: asks with retries, and counts."""
 
@@ -105,9 +127,10 @@ class Role:
         Raises BackendError when it is the row's fault or the retries are used up, and Stopping when the run
         ends first.
         """
+        patience = _Patience(self.spec.retries, lambda: self._answered)
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._again),
-            stop=self._enough,
+            stop=patience.ended,
             wait=self._pause,
             sleep=self._sleep,
             before_sleep=self._note,
@@ -141,18 +164,6 @@ class Role:
 
     def _again(self, error: BaseException) -> bool:
         return isinstance(error, BackendError) and error.kind in RETRIED and not self.stop.event.is_set()
-
-    def _enough(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        kind = error.kind if isinstance(error, BackendError) else "transient"
-        waited = state.seconds_since_start or 0.0
-        if kind == "rate_limit":
-            return waited > RATE_LIMIT_PATIENCE_S
-        if kind == "unreachable":
-            return (
-                waited > OUTAGE_PATIENCE_S if self._answered else state.attempt_number >= FIRST_CONTACT_TRIES
-            )
-        return state.attempt_number > self.spec.retries
 
     @staticmethod
     def _pause(state: RetryCallState) -> float:
@@ -284,22 +295,37 @@ class RowAsk:
         ordinals = walk.take(key, request.n)
         missing = [i for i in ordinals if (key, i) not in walk.kept]
         role.meter.replayed += len(ordinals) - len(missing)
-        base = _seed(walk.row_id, key)
-        with self._models.busy():
-            while missing:
-                count = next((i for i, n in enumerate(missing) if n != missing[0] + i), len(missing))
-                seeded = replace(request, n=count, seed=base + missing[0], priority=walk.priority)
-                answers = [
-                    replace(answer, seed=base + n)
-                    for n, answer in zip(missing, await role.fetch(seeded), strict=False)
-                ]
-                self._models.journal.put(
-                    walk.row_id, key, missing[0], role.name, self._stage, role.spec.model, request, answers
-                )
-                walk.kept.update(((key, n), answer) for n, answer in zip(missing, answers, strict=False))
-                del missing[: len(answers)]
-                self._models.on_answer(role)
+        if missing:
+            with self._models.busy():
+                await self._buy_all(role, request, key, missing)
         return [walk.kept[key, i] for i in ordinals]
+
+    async def _buy_all(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
+        """Ask for the missing ordinals: together, or one by one where the role cannot do n. Every answer that
+        comes is kept, also where another one fails; then the failure is raised."""
+        together = "n" in role.able
+        groups = [missing] if together else [[ordinal] for ordinal in missing]
+        made = await asyncio.gather(
+            *(self._buy(role, request, key, group) for group in groups), return_exceptions=True
+        )
+        failures = [error for error in made if error is not None]
+        if failures:
+            raise next((error for error in failures if isinstance(error, Stopping)), failures[0])
+
+    async def _buy(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
+        walk = self._walk
+        base = _seed(walk.row_id, key)
+        while missing:
+            count = next((i for i, n in enumerate(missing) if n != missing[0] + i), len(missing))
+            seeded = replace(request, n=count, seed=base + missing[0], priority=walk.priority)
+            got = await role.fetch(seeded)
+            answers = [replace(answer, seed=base + n) for n, answer in zip(missing, got, strict=False)]
+            self._models.journal.put(
+                walk.row_id, key, missing[0], role.name, self._stage, role.spec.model, request, answers
+            )
+            walk.kept.update(((key, n), answer) for n, answer in zip(missing, answers, strict=False))
+            missing = missing[len(answers) :]
+            self._models.on_answer(role)
 
 
 def _seed(row_id: str, key: bytes) -> int:

@@ -131,11 +131,7 @@ def status(folder: Path) -> list[str]:
     """How far the run has come, in lines."""
     records = Records(folder / JOURNAL)
     try:
-        tree = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        note = folder / "run.holder"
-        lines = [f"{tree['name']}: {_state(folder)}"]
-        if note.exists():
-            lines.append(f"held by {note.read_text(encoding='utf-8').strip()}")
+        lines = [f"{folder.name}: {_state(folder)}"]
         for step in records.steps():
             counts: dict[str, int] = {}
             for kind, _, _, n in records.counts(step):
@@ -154,13 +150,24 @@ def status(folder: Path) -> list[str]:
 
 
 def _state(folder: Path) -> str:
-    path = folder / "summary.json"
+    path, note = folder / "summary.json", folder / "run.holder"
+    if note.exists() and _is_held(folder):
+        return f"going on, in {note.read_text(encoding='utf-8').strip()}"
     if not path.exists():
         return "not finished; the command that started it goes on with it"
     summary = json.loads(path.read_text(encoding="utf-8"))
-    return f"{summary['state']} {summary['ended']}" + (
-        f": {summary['stop_reason']}" if summary["stop_reason"] else ""
-    )
+    why = f": {summary['stop_reason']}" if summary["stop_reason"] else ""
+    return f"{summary['state']} {summary['ended']}{why}"
+
+
+def _is_held(folder: Path) -> bool:
+    lock = FileLock(folder / "run.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 Asked = list[tuple[str, str, str, Request, list[Completion]]]
@@ -174,14 +181,26 @@ def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
         chosen = row_id if row_id in found else found[0] if len(found) == 1 else None
         if chosen is None:
             return found, None, []
-        return found, records.latest(chosen), records.asked(chosen)
+        last = records.latest(chosen)
+        # What made the prompt was asked for the rows that it came from.
+        before = list(dict.fromkeys(o.parent for o in last.row.trail)) if last else []
+        ids = list(dict.fromkeys([*before, chosen]))
+        return found, last, [call for id in ids for call in records.asked(id)]
     finally:
         records.close()
 
 
+def finished(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run. Raises RunStopped when it is not: what lies there may be of an earlier
+    start, with another recipe."""
+    path = folder / "summary.json"
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if summary.get("state") != "finished":
+        raise RunStopped(f"{folder}: not a finished run; run its recipe to the end first")
+    return summary
+
+
 def report_of(folder: Path) -> str:
-    """The report of a finished run, as Markdown."""
-    path = folder / "report.md"
-    if not path.exists():
-        raise RunStopped(f"{folder}: no report yet; run its recipe to the end first")
-    return path.read_text(encoding="utf-8")
+    """The report of a finished run, as Markdown. Raises RunStopped."""
+    finished(folder)
+    return (folder / "report.md").read_text(encoding="utf-8")

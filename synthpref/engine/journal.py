@@ -52,7 +52,13 @@ CREATE UNIQUE INDEX IF NOT EXISTS rows_by_id ON rows (step, id);
 CREATE INDEX IF NOT EXISTS rows_by_parent ON rows (step, parent);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
+_NOW = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE w.epoch = ?"
 _LIVE = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE r.step = ? AND w.epoch = ?"
+
+_STRAY = (
+    "DELETE FROM rows WHERE step = ? AND id = ? AND parent NOT IN "
+    "(SELECT id FROM walked w WHERE w.step = ? AND w.epoch = ? AND w.id = rows.parent)"
+)
 
 _row = TypeAdapter(Row)
 _completion = TypeAdapter(Completion)
@@ -190,13 +196,15 @@ class Records:
 
     def find(self, text: str) -> list[str]:
         """Ids of rows whose id starts with `text`, at most 20."""
-        what = "SELECT DISTINCT id FROM rows WHERE id >= ? AND id < ? ORDER BY id LIMIT 20"
-        return [id for (id,) in self._all(what, (text, text + "\U0010ffff"))]
+        what = f"SELECT DISTINCT r.id {_NOW} AND r.id >= ? AND r.id < ? ORDER BY r.id LIMIT 20"
+        return [id for (id,) in self._all(what, (self.epoch, text, text + "\U0010ffff"))]
 
     def latest(self, row: str) -> Outcome | None:
         """The last thing noted of a row."""
-        what = "SELECT kind, stage, reason, detail, body FROM rows WHERE id = ? ORDER BY step DESC LIMIT 1"
-        found = self._one(what, (row,))
+        columns = "r.kind, r.stage, r.reason, r.detail, r.body"
+        found = self._one(
+            f"SELECT {columns} {_NOW} AND r.id = ? ORDER BY r.step DESC LIMIT 1", (self.epoch, row)
+        )
         return Outcome(unpack_row(found[4]), *found[:4]) if found else None
 
     def _each(self, what: str, args: tuple[Any, ...]) -> Iterator[Any]:
@@ -225,6 +233,7 @@ class Journal(Records):
         super().__init__(path)
         self._error: JournalError | None = None
         self._on_error = on_error
+        self._db = self._connect()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_forever, name="journal", daemon=True)
         self._thread.start()
@@ -251,8 +260,12 @@ class Journal(Records):
     def finish(
         self, step: int, row: str, digest: bytes, input: bytes, outcomes: Sequence[Outcome], added: int
     ) -> None:
-        """Note what became of `row` in `step`, in place of what was noted before."""
-        self._send(("finish", (step, row, digest, input, tuple(outcomes), added, self.epoch)))
+        """Note what became of `row` in `step`, in place of what was noted before.
+
+        Raises TypeError when a row holds a value that JSON cannot; nothing is noted then.
+        """
+        kept = [(o, pack(o.row)) for o in outcomes]
+        self._send(("finish", (step, row, digest, input, kept, added, self.epoch)))
 
     def seen(self, step: int, row: str) -> None:
         """The row came by unchanged: what was noted of it still holds."""
@@ -288,7 +301,7 @@ class Journal(Records):
             raise self._error
 
     def _write_forever(self) -> None:
-        db = self._connect()
+        db = self._db
         going = True
         while going:
             batch = self._gather()
@@ -299,7 +312,7 @@ class Journal(Records):
                     for kind, args in batch:
                         self._write(db, kind, args)
                     db.execute("COMMIT")
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, who waits has to be told
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 self._error = JournalError(
@@ -335,17 +348,18 @@ class Journal(Records):
                 body = zlib.compress(pack(answer), 1)
                 tokens = (usage.prompt_tokens, usage.completion_tokens)
                 db.execute(
-                    "INSERT OR REPLACE INTO calls VALUES (?,?,?,?,?,?,?)",
+                    "INSERT OR IGNORE INTO calls VALUES (?,?,?,?,?,?,?)",
                     (row, key, first + i, role, body, *tokens),
                 )
         elif kind == "finish":
             step, row, made_by, input, outcomes, added, epoch = args
             db.execute("DELETE FROM rows WHERE step = ? AND parent = ?", (step, row))
             output, again = hashlib.sha256(), False
-            for o in outcomes:
-                body = pack(o.row)
+            for o, body in outcomes:
                 output.update(o.kind.encode() + body)
                 again = again or o.kind == "reject"
+                # Of an earlier recipe, in which another row had made this one.
+                db.execute(_STRAY, (step, o.row.id, step, epoch))
                 values = (step, o.row.id, row, o.kind, o.stage, o.reason, o.detail, zlib.compress(body, 1))
                 db.execute("INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)", values)
             noted = (step, row, made_by, input, output.digest()[:16], added, again, epoch)

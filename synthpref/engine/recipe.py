@@ -114,16 +114,17 @@ class Recipe:
             "version": __version__,
             "seed": self.seed,
             "stages": [(use.label, use.digest, part.model_dump(mode="json")) for use, part in uses],
-            "models": {role: self.models[role].identity() for role in sorted(roles)},
+            "models": {role: (self._made_by(role), self.models[role].identity()) for role in sorted(roles)},
             "prompts": {name: self.prompts.digest(name) for name in sorted(prompts)},
         }
         return hashlib.sha256(orjson.dumps(what, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
+    def _made_by(self, role: str) -> str:
+        return self.registry.digest("backends", self.models[role].backend)
+
     def redact(self, text: str) -> str:
         """The text with every known secret replaced."""
-        for secret in self.secrets:
-            text = text.replace(secret, "[secret]")
-        return text
+        return recipe_yaml.redact(text, self.secrets)
 
 
 def load(
@@ -150,7 +151,13 @@ def load(
         raise RecipeError([Problem(str(path), "a recipe is a mapping", "start with name:, models:, ...")])
     recipe_yaml.set_values(written, settings)
     tree, problems, secrets = recipe_yaml.expand(written, env)
-    return _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)
+    try:
+        return _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)
+    except RecipeError as error:
+        hidden = [
+            [recipe_yaml.redact(t, secrets) for t in (p.path, p.message, p.fix)] for p in error.problems
+        ]
+        raise RecipeError([Problem(*texts) for texts in hidden]) from None
 
 
 class _Draft:

@@ -7,7 +7,7 @@ again and holds no key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -16,6 +16,10 @@ from synthpref.core.errors import Problem, RecipeError
 
 _VAR = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.I)
+_SECRET_PLACE = re.compile(r"\.api_key(\[\d+\])?$|\.headers(\.|$)")
+_LOGIN = re.compile(r"://([^/@\s:]+)(?::([^/@\s]*))?@")
+LONG_ENOUGH = 8
+"""Shorter secrets ("EMPTY", "test") are hidden where they stand, but not looked for in other texts."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,6 +38,14 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+# Truth values as in YAML 1.2: a field called `on` is a text, not true.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -76,11 +88,14 @@ def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[s
                 fix = f"export {name}=... or write ${{{name}:-default}}"
                 problems.append(Problem(path, f"the environment variable {name} is not set", fix))
                 return ""
-            if name in env and _SECRET_NAME.search(name) and len(found) >= 8:
+            if name in env and _SECRET_NAME.search(name):
                 secrets.add(found)
             return found
 
         filled = _VAR.sub(value, text)
+        if _SECRET_PLACE.search(path):
+            secrets.add(filled.removeprefix("Bearer "))
+        secrets.update(word for login in _LOGIN.findall(filled) for word in login if word)
         if filled != text and _VAR.fullmatch(text) and re.fullmatch(r"-?\d{1,9}(\.\d+)?|true|false", filled):
             return yaml.safe_load(filled)
         return filled
@@ -150,10 +165,21 @@ def without_secrets(filled: Any, written: Any, secrets: set[str]) -> Any:
     original: dict[str, str] = {}
     leaves(written, lambda path, text: original.setdefault(path, text))
 
+    def holds(path: str, text: str) -> bool:
+        return (text in secrets and bool(_SECRET_PLACE.search(path))) or redact(text, secrets) != text
+
     def hide(path: str, text: str) -> str:
-        if not any(secret in text for secret in secrets):
-            return text
         before = original.get(path, "")
-        return before if before and not any(secret in before for secret in secrets) else "[secret]"
+        if not holds(path, text):
+            return text
+        return before if _VAR.search(before) and not holds(path, before) else "[secret]"
 
     return leaves(filled, hide)
+
+
+def redact(text: str, secrets: Collection[str]) -> str:
+    """The text with every secret replaced that is long enough to be told from other words."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= LONG_ENOUGH:
+            text = text.replace(secret, "[secret]")
+    return text

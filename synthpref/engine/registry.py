@@ -87,7 +87,9 @@ class Registry:
         self._digests: dict[str, str] = {}
         for kind in BUILT_IN:
             for point in entry_points(group=f"synthpref.{kind}"):
-                self._add(kind, point.name, point, point.dist.name if point.dist else point.value)
+                origin = point.dist.name if point.dist else point.value
+                self._digests[origin] = point.dist.version if point.dist else ""
+                self._add(kind, point.name, point, origin)
         for path in plugins:
             self._local(path)
 
@@ -130,7 +132,8 @@ class Registry:
         return self._from.get((kind, name), "")
 
     def digest(self, kind: Kind, name: str) -> str:
-        """A hash of the local plugin file that holds the thing; "" for anything installed."""
+        """A hash of the local plugin file that holds the thing, or the version of its distribution; "" for a
+        built-in."""
         return self._digests.get(self.origin(kind, name), "")
 
     def get(self, kind: Kind, name: str, path: str = "") -> Any:

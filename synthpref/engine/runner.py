@@ -157,6 +157,8 @@ class Runner:
     # ---- segments
 
     async def _segment(self, step: Step) -> None:
+        # A barrier that stood here in an earlier recipe has to run again if it comes back.
+        self.journal.set_fact(f"barrier {step.number}", "")
         rows = enumerate(self.entries(step))
         workers = [asyncio.create_task(self._work(step, rows)) for _ in range(WORKERS)]
         try:
@@ -183,7 +185,12 @@ class Runner:
                 outcomes = await self._walk(row, step.parts, order)
             except Stopping:
                 return
-            self.journal.finish(step.number, row.id, step.digest, before, outcomes, len(outcomes) - 1)
+            try:
+                self.journal.finish(step.number, row.id, step.digest, before, outcomes, len(outcomes) - 1)
+            except TypeError as error:
+                message = f"a stage put a value on the row that JSON cannot hold: {error}"
+                outcomes = [Outcome(row, "reject", step.parts[-1].use.label, "stage_error", message)]
+                self.journal.finish(step.number, row.id, step.digest, before, outcomes, 0)
             self.progress.finished += 1
             for outcome in outcomes:
                 counter = {"drop": self.progress.dropped, "reject": self.progress.rejected}.get(outcome.kind)
@@ -194,9 +201,11 @@ class Runner:
             # A stage that never waits must not keep the others, or Ctrl-C, waiting.
             await asyncio.sleep(0)
 
-    async def _walk(self, row: Row, parts: Sequence[Part], order: int) -> list[Outcome]:
+    async def _walk(
+        self, row: Row, parts: Sequence[Part], order: int, walk: Walk | None = None
+    ) -> list[Outcome]:
         """All that comes of the row: itself at the segment's end, its Drop or reject, or its children's."""
-        walk = Walk(self.models, row.id, order)
+        walk = walk or Walk(self.models, row.id, order)
         for i, part in enumerate(parts):
             try:
                 made = await self._run_stage(part, row, walk)
@@ -212,7 +221,12 @@ class Runner:
             if isinstance(made, Drop):
                 return [Outcome(row, "drop", part.use.label, made.reason, made.detail)]
             if isinstance(made, list):
-                children = [self._walk(child, parts[i + 1 :], order) for child in made]
+                # Who keeps the id keeps count of what was asked under it.
+                walks = [walk if child.id == row.id else None for child in made]
+                children = [
+                    self._walk(child, parts[i + 1 :], order, its)
+                    for child, its in zip(made, walks, strict=True)
+                ]
                 return [outcome for group in await asyncio.gather(*children) for outcome in group]
             row = made
         return [Outcome(row, "row")]
@@ -224,9 +238,11 @@ class Runner:
         try:
             made = await stage.run(row, RowAsk(self.models, walk, part.name, part.salt))
             _check_contract(row, made)
+        except BaseExceptionGroup as group:
+            raise _foremost(group, part.use.label) from group
         except (BackendError, StageError, JournalError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StageError(f"{part.use.label}: {error}") from error
         return made
 
@@ -324,6 +340,20 @@ class Runner:
             dropped=sum(n for _, kind, _, _, n in counts if kind == "drop"),
             rejected=sum(n for _, kind, _, _, n in counts if kind == "reject"),
         )
+
+
+def _foremost(group: BaseExceptionGroup[BaseException], label: str) -> BaseException:
+    """What a group of errors, as asyncio.TaskGroup raises it, means for the row or the run."""
+    for kind in (Stopping, JournalError, asyncio.CancelledError, KeyboardInterrupt, BackendError, StageError):
+        found = group.subgroup(kind)
+        while found:
+            first = found.exceptions[0]
+            if not isinstance(first, BaseExceptionGroup):
+                return first
+            found = first
+    error = StageError(f"{label}: {group.exceptions[0]}")
+    error.__cause__ = group.exceptions[0]
+    return error
 
 
 class _Again:

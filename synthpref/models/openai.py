@@ -88,11 +88,11 @@ class OpenAI(ModelSpec):
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
             return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
-        lacking = {"json_schema"} if not self.structured_output else set()
-        return self.capabilities - lacking - ({"logprobs"} if not self.logprobs else set())
+        has = {"json_schema": self.structured_output, "logprobs": self.logprobs, "n": self.many}
+        return self.capabilities - {name for name, there in has.items() if not there}
 
     def secrets(self) -> list[str]:
-        words = [urlsplit(url).password or "" for url in self.addresses]
+        words = [w or "" for url in self.addresses for w in (urlsplit(url).username, urlsplit(url).password)]
         found = [*super().secrets(), *words, *map(unquote, words), self.key(OPENAI) or ""]
         # Longest first, so that no part of one is left where another is its beginning.
         return sorted({s for s in found if s}, key=lambda s: (-len(s), s))

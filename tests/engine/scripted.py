@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from synthpref.core.seam import Backend, Completion, ModelSpec, Request
+from synthpref.core.seam import Backend, Capability, Completion, ModelSpec, Request
 from synthpref.core.types import Usage
 
 Answer = Callable[[Request, int], str | Completion]
@@ -40,6 +40,7 @@ SCRIPT = Script()
 class Scripted(ModelSpec):
     """Answers from SCRIPT."""
 
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "n"})
     backend: Literal["scripted"] = "scripted"
 
     def open(self, shared: dict[str, Any]) -> Backend:

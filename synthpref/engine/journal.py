@@ -55,10 +55,12 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROW
 _NOW = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE w.epoch = ?"
 _LIVE = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE r.step = ? AND w.epoch = ?"
 
-_STRAY = (
-    "DELETE FROM rows WHERE step = ? AND id = ? AND parent NOT IN "
-    "(SELECT id FROM walked w WHERE w.step = ? AND w.epoch = ? AND w.id = rows.parent)"
+_OTHER = "step = :step AND id = :id AND parent <> :parent"
+_STRAYS = (
+    f"DELETE FROM walked WHERE step = :step AND epoch <> :epoch AND id IN (SELECT parent FROM rows WHERE {_OTHER})",
+    f"DELETE FROM rows WHERE {_OTHER} AND parent NOT IN (SELECT id FROM walked WHERE step = :step)",
 )
+"""Of an earlier recipe, another row had made this one in this step: forget that it was walked."""
 
 _row = TypeAdapter(Row)
 _completion = TypeAdapter(Completion)
@@ -358,8 +360,9 @@ class Journal(Records):
             for o, body in outcomes:
                 output.update(o.kind.encode() + body)
                 again = again or o.kind == "reject"
-                # Of an earlier recipe, in which another row had made this one.
-                db.execute(_STRAY, (step, o.row.id, step, epoch))
+                which = {"step": step, "id": o.row.id, "parent": row, "epoch": epoch}
+                for statement in _STRAYS:
+                    db.execute(statement, which)
                 values = (step, o.row.id, row, o.kind, o.stage, o.reason, o.detail, zlib.compress(body, 1))
                 db.execute("INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)", values)
             noted = (step, row, made_by, input, output.digest()[:16], added, again, epoch)

@@ -96,6 +96,8 @@ def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[s
         if _SECRET_PLACE.search(path):
             secrets.add(filled.removeprefix("Bearer "))
         secrets.update(word for login in _LOGIN.findall(filled) for word in login if word)
+        if "base_url" in path and "@" in filled:
+            secrets.update(filled.split("://")[-1].rpartition("@")[0].split(":"))
         if filled != text and _VAR.fullmatch(text) and re.fullmatch(r"-?\d{1,9}(\.\d+)?|true|false", filled):
             return yaml.safe_load(filled)
         return filled

@@ -326,7 +326,7 @@ class Runner:
         if count > limit * of:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.progress.rejected.most_common(3))
             self.stop.now(
-                f"{count} of {of} rows were rejected ({reasons}): more than max_reject_rate {limit:g}"
+                f"{count} of {of} rows were rejected ({reasons}): more than limits.max_reject_rate {limit:g}; mend what failed (see left.jsonl), or raise it"
             )
 
     def books(self) -> Books:

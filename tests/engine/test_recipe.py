@@ -183,6 +183,44 @@ def test_keys_stay_out_of_the_saved_recipe_and_of_messages(
     assert not any("secret-" in p for p in problems(tmp_path, tree))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": "${MY_API_KEY}"},
+        {"api_key": ["${MY_API_KEY}"]},
+        {"headers": "Bearer ${MY_API_KEY}"},
+        {"backend": "${MY_API_KEY}"},
+        {"api_key": ["sk-very-secret-key"]},
+        {"base_url": "user:sk-very-secret-key@host/v1"},
+        {"base_url": "ftp://sk-very-secret-key@host/v1"},
+    ],
+    ids=str,
+)
+def test_no_mistake_shows_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", "sk-very-secret-key")
+    tree = changed()
+    tree["models"]["plain"] |= fields
+    assert not any("very-secret" in p for p in problems(tmp_path, tree))
+
+
+def test_a_short_key_hides_itself_and_no_other_word(tmp_path: Path) -> None:
+    tree = changed(name="test-run")
+    tree["models"]["plain"] |= {"api_key": "test", "base_url": "http://sk-token-as-user@127.0.0.1:1/v1"}
+    saved = yaml.safe_load(job.load(write(tmp_path, tree)).saved())
+    assert saved["name"] == "test-run"
+    assert saved["models"]["plain"]["api_key"] == "[secret]"
+    assert "sk-token-as-user" not in str(saved)
+
+
+def test_a_field_called_on_is_a_field(tmp_path: Path) -> None:
+    text = yaml.safe_dump(GOOD).replace("- filter.dedup", "- filter.dedup: {on: chosen}")
+    loaded = job.load(write(tmp_path, text))
+    assert loaded.uses[-1].stage.on == "chosen"  # type: ignore[attr-defined]
+    assert "'on': chosen" in loaded.saved()
+
+
 MODEL_FIELDS = {
     "model": "other", "temperature": 0.3, "top_p": 0.5, "max_tokens": 77, "stop": ["x"], "extra_body": {"a": 1},
     "structured_output": False,

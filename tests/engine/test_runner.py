@@ -13,9 +13,10 @@ import yaml
 from scripted import SCRIPT, Script
 
 from synthpref import job
-from synthpref.core.errors import BackendError, JournalError, RecipeError
+from synthpref.core.errors import BackendError, JournalError, RecipeError, RunStopped
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Usage
+from synthpref.engine.folder import trace
 
 HERE = Path(__file__).parent
 Run = Callable[..., job.Result]
@@ -84,7 +85,31 @@ class Half(Barrier):
             elif not self.lose: yield row, Drop("odd one out")
 
 
-STAGES = {"my.ask": Ask1, "my.measure": Measure, "my.fail": Fail, "my.split": Split, "my.lazy": Lazy, "my.half": Half}
+class Odd(RowStage):
+    """Puts on a row what JSON cannot hold, or leaves by an unusual door."""
+    how: str = "set"
+    model: str = "policy"
+    async def run(self, row, ask):
+        if self.how == "exit": raise SystemExit(0)
+        if self.how == "group":
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3): group.create_task(ask(row.prompt, model=self.model))
+            return row
+        return replace(row, meta={"x": {1, 2} if self.how == "set" else 2**80})
+
+
+class Grow(RowStage):
+    """Makes one child and keeps the row or not."""
+    keep: bool = True
+    model: str = "policy"
+    async def run(self, row, ask):
+        from synthpref import Origin
+        await ask(row.prompt, model=self.model)
+        child = row.child(0, row.prompt_text + " grown", Origin("my.grow", row.id))
+        return [row, child] if self.keep else [child]
+
+
+STAGES = {"my.odd": Odd, "my.grow": Grow, "my.ask": Ask1, "my.measure": Measure, "my.fail": Fail, "my.split": Split, "my.lazy": Lazy, "my.half": Half}
 '''
 
 
@@ -356,3 +381,84 @@ def test_backends_are_closed_and_the_summary_counts(run: Run, script: Script) ->
     assert summary["models"]["policy"]["requests"] == 10
     assert summary["models"]["policy"]["completions"] == 20
     assert summary["models"]["policy"]["prompt_tokens"] == 100
+
+
+def test_a_barrier_taken_out_and_put_back_runs_again(run: Run) -> None:
+    stages = [*ASK, "my.half", "my.half", PAIRS[-1]]
+    first = run(stages)
+    before = (first.folder / "dataset/data/train.parquet").read_bytes()
+    assert run([*ASK, "my.half", PAIRS[-1]]).books.exported == 5
+    again = run(stages)
+    assert again.books == first.books
+    assert (first.folder / "dataset/data/train.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["set", "large", "exit"])
+def test_what_cannot_be_kept_and_who_tries_to_leave_costs_the_row(run: Run, how: str) -> None:
+    result = run([*ASK, {"my.odd": {"how": how}}, PAIRS[-1]], ["a"], limits={"max_reject_rate": 1})
+    assert left(result.folder) == [("reject", left(result.folder)[0][1], "stage_error")]
+
+
+@pytest.mark.parametrize("kind", ["auth", "bad_request"])
+def test_errors_in_a_task_group_keep_their_kind(run: Run, script: Script, kind: Any) -> None:
+    def never(request: Request, i: int) -> str:
+        raise BackendError(kind, "no such key")
+
+    script.reset(never)
+    result = run([{"my.odd": {"how": "group"}}, *PAIRS], ["a"], limits={"max_reject_rate": 1})
+    if kind == "auth":
+        assert result.stopped == "models.policy: no such key"
+    else:
+        assert left(result.folder) == [("reject", "my.odd", "bad_request")]
+
+
+def test_a_fan_out_moved_across_a_barrier_goes_on(run: Run) -> None:
+    grow = {"my.grow": {"keep": False}}
+    assert run(["my.half", grow, *PAIRS]).books.exported == 5
+    moved = run([grow, "my.half", *PAIRS])
+    assert moved.books.exported == 5
+    assert run(["my.half", grow, *PAIRS]).books.exported == 5
+
+
+def test_a_row_that_keeps_its_id_through_a_fan_out_keeps_count_of_its_requests(
+    run: Run, script: Script
+) -> None:
+    result = run(["my.grow", {"my.ask": {"n": 3}}, "my.measure", PAIRS[-1]], ["a"])
+    assert script.asked == {"a": 4, "a grown": 3}
+    seeds = {request.messages[-1]["content"]: [] for request in script.seen}  # type: dict[str, list[int]]
+    for request in script.seen:
+        seeds[request.messages[-1]["content"]] += [(request.seed or 0) + i for i in range(request.n)]
+    assert len(set(seeds["a"])) == 4
+    assert result.books.exported == 2
+
+
+def test_the_dataset_of_an_earlier_start_is_not_taken_for_that_of_a_stopped_one(
+    run: Run, script: Script
+) -> None:
+    first = run(PAIRS)
+    job.export_run(first.folder, job.exporter_of("sft"), None)
+
+    def never(request: Request, i: int) -> str:
+        raise BackendError("auth", "no")
+
+    script.reset(never)
+    assert run(PAIRS, seed=9).failed
+    with pytest.raises(RunStopped, match="not a finished run"):
+        job.export_run(first.folder, job.exporter_of("sft"), None)
+
+
+def test_a_row_that_left_the_source_is_not_shown(run: Run) -> None:
+    result = run(
+        PAIRS,
+        ["a", "b"],
+        source={"rows": [{"id": "a", "prompt": "a"}, {"id": "b", "prompt": "b"}], "id": "id"},
+    )
+    assert trace(result.folder, "b")[1] is not None
+    run(PAIRS, source={"rows": [{"id": "a", "prompt": "a"}], "id": "id"})
+    assert trace(result.folder, "b")[:2] == ([], None)
+
+
+def test_left_rows_are_written_also_when_the_run_stops_for_them(run: Run) -> None:
+    result = run(["my.fail", *PAIRS], ["a", "bad one"], limits={"max_reject_rate": 0.1})
+    assert "limits.max_reject_rate 0.1; mend what failed" in result.stopped
+    assert left(result.folder) == [("reject", "my.fail", "stage_error")]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from synthpref.core.seam import Capability, Completion, ModelInfo, Request
+from synthpref.core.seam import Capability, Completion, ModelInfo, Request, RequestAsk
 from synthpref.core.stage import Barrier, RowStage, Stage
 from synthpref.core.template import Prompts
 from synthpref.core.types import Drop, Message, Row, Sample
@@ -29,7 +29,7 @@ def row(prompt: str, *responses: str, id: str = "row-1", **fields: Any) -> Row:
     return Row(id=id, prompt=({"role": "user", "content": prompt},), samples=samples, **fields)
 
 
-class FunctionAsk:
+class FunctionAsk(RequestAsk):
     """An Ask that a function answers. `requests` keeps what was asked, in order."""
 
     def __init__(
@@ -45,37 +45,6 @@ class FunctionAsk:
         self.requests.append((model, request))
         replies = self._answer(request)
         return [Completion(text=r, finish_reason="stop") if isinstance(r, str) else r for r in replies]
-
-    async def __call__(
-        self,
-        messages: Sequence[Message],
-        *,
-        model: str,
-        n: int = 1,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        logprobs: int | None = None,
-        response_format: Mapping[str, Any] | None = None,
-    ) -> list[Completion]:
-        kept = response_format if "json_schema" in self._able else None
-        return await self._send(
-            model,
-            Request(
-                messages=tuple(messages),
-                n=n,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                logprobs=logprobs,
-                response_format=kept,
-            ),
-        )
-
-    async def embed(self, text: str, *, model: str) -> tuple[float, ...]:
-        request = Request(messages=({"role": "user", "content": text},), kind="embed")
-        return (await self._send(model, request))[0].vector or ()
-
-    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
-        return (await self._send(model, Request(messages=tuple(messages), kind="reward")))[0].values or {}
 
     def prompt(self, name: str, **values: Any) -> list[Message]:
         return self._prompts.render(name, values)

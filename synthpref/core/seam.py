@@ -196,3 +196,41 @@ class Ask(Protocol):
         ...
 
     def info(self, model: str) -> ModelInfo: ...
+
+
+class RequestAsk:
+    """The part of an Ask that makes Requests of what a stage says. Who derives from it sends them."""
+
+    async def _send(self, model: str, request: Request) -> list[Completion]:
+        raise NotImplementedError
+
+    def info(self, model: str) -> ModelInfo:
+        raise NotImplementedError
+
+    async def __call__(
+        self,
+        messages: Sequence[Message],
+        *,
+        model: str,
+        n: int = 1,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        logprobs: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> list[Completion]:
+        request = Request(
+            messages=tuple(messages),
+            n=n,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            logprobs=logprobs,
+            response_format=response_format if "json_schema" in self.info(model).able else None,
+        )
+        return await self._send(model, request)
+
+    async def embed(self, text: str, *, model: str) -> tuple[float, ...]:
+        request = Request(messages=({"role": "user", "content": text},), kind="embed")
+        return (await self._send(model, request))[0].vector or ()
+
+    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
+        return (await self._send(model, Request(messages=tuple(messages), kind="reward")))[0].values or {}

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +21,7 @@ import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from synthpref.core.errors import FATAL, RETRIED, BackendError
-from synthpref.core.seam import Backend, Completion, ModelInfo, ModelSpec, Request
+from synthpref.core.seam import Backend, Completion, ModelInfo, ModelSpec, Request, RequestAsk
 from synthpref.core.template import Prompts
 from synthpref.core.types import Message, Usage
 from synthpref.engine.journal import Journal, Key
@@ -85,6 +85,10 @@ def call_key(identity: Mapping[str, Any], request: Request, seed: int, salt: int
     return hashlib.sha256(orjson.dumps(what, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
 class _Patience:
     """When a call that keeps failing is given up. Time counts from the first failure of a kind, not from the
     call's start, which may have waited long for its turn."""
@@ -94,7 +98,7 @@ class _Patience:
         self._since: dict[str, float] = {}
 
     def ended(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
+        error = _error(state)
         if not isinstance(error, BackendError) or error.kind == "transient":
             return state.attempt_number > self._retries
         now = time.monotonic()
@@ -120,6 +124,17 @@ class Role:
     @property
     def cost(self) -> float | None:
         return self.spec.price.cost(self.meter.usage) if self.spec.price else None
+
+    def with_defaults(self, request: Request) -> Request:
+        """The request with the role's parameters where a stage gave none."""
+        spec = self.spec
+        return replace(
+            request,
+            temperature=spec.temperature if request.temperature is None else request.temperature,
+            top_p=spec.top_p,
+            max_tokens=spec.max_tokens if request.max_tokens is None else request.max_tokens,
+            stop=spec.stop,
+        )
 
     async def fetch(self, request: Request) -> list[Completion]:
         """At least one and at most `request.n` answers, asked with retries.
@@ -167,7 +182,7 @@ class Role:
 
     @staticmethod
     def _pause(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
+        error = _error(state)
         if isinstance(error, BackendError) and error.retry_after is not None:
             return error.retry_after
         longest = min(30.0, 0.25 * 2.0 ** (state.attempt_number - 1))
@@ -182,7 +197,7 @@ class Role:
 
     def _note(self, state: RetryCallState) -> None:
         self.meter.retries += 1
-        error = state.outcome.exception() if state.outcome else None
+        error = _error(state)
         log.info("models.%s: asked again (attempt %d): %s", self.name, state.attempt_number + 1, error)
 
 
@@ -243,43 +258,12 @@ class Walk:
         return range(first, first + n)
 
 
-class RowAsk:
+class RowAsk(RequestAsk):
     """The Ask of one row in one stage. See core.seam.Ask."""
 
     def __init__(self, models: Models, walk: Walk, stage: str, salt: int) -> None:
         self._models, self._walk, self._stage, self._salt = models, walk, stage, salt
         self.rng = random.Random(f"{models.seed}|{walk.row_id}|{stage}")
-
-    async def __call__(
-        self,
-        messages: Sequence[Message],
-        *,
-        model: str,
-        n: int = 1,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        logprobs: int | None = None,
-        response_format: Mapping[str, Any] | None = None,
-    ) -> list[Completion]:
-        spec = self._models.specs[model]
-        request = Request(
-            messages=tuple(messages),
-            n=n,
-            temperature=spec.temperature if temperature is None else temperature,
-            top_p=spec.top_p,
-            max_tokens=spec.max_tokens if max_tokens is None else max_tokens,
-            stop=spec.stop,
-            logprobs=logprobs,
-            response_format=response_format if "json_schema" in spec.able() else None,
-        )
-        return await self._answers(model, request)
-
-    async def embed(self, text: str, *, model: str) -> tuple[float, ...]:
-        request = Request(messages=({"role": "user", "content": text},), kind="embed")
-        return (await self._answers(model, request))[0].vector or ()
-
-    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
-        return (await self._answers(model, Request(messages=tuple(messages), kind="reward")))[0].values or {}
 
     def prompt(self, name: str, **values: Any) -> list[Message]:
         return self._models.prompts.render(name, values)
@@ -289,8 +273,10 @@ class RowAsk:
         params = {"temperature": spec.temperature, "top_p": spec.top_p, "max_tokens": spec.max_tokens}
         return ModelInfo(spec.model, {k: v for k, v in params.items() if v is not None}, spec.able())
 
-    async def _answers(self, model: str, request: Request) -> list[Completion]:
+    async def _send(self, model: str, request: Request) -> list[Completion]:
         role, walk = self._models.role(model), self._walk
+        if request.kind == "chat":
+            request = role.with_defaults(request)
         key = call_key(role.identity, request, self._models.seed, self._salt)
         ordinals = walk.take(key, request.n)
         missing = [i for i in ordinals if (key, i) not in walk.kept]

@@ -26,10 +26,11 @@ from synthpref.core.types import Row
 from synthpref.engine import recipe as recipes
 from synthpref.engine.ask import Stop
 from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
-from synthpref.engine.journal import Journal, Records
+from synthpref.engine.journal import Journal
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
+from synthpref.engine.records import Records
 from synthpref.engine.registry import Registry
 from synthpref.engine.runner import Books, Runner, steps_of
 from synthpref.io import card, export, read, report, rows

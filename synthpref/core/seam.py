@@ -165,8 +165,10 @@ class Ask(Protocol):
     every run. So start concurrent calls in a fixed order (`asyncio.gather` does).
     """
 
-    rng: random.Random
-    """Seeded by the run's seed, the row and the stage: the same on every run."""
+    @property
+    def rng(self) -> random.Random:
+        """Seeded by the run's seed, the row and the stage: the same on every run."""
+        ...
 
     async def __call__(
         self,

@@ -12,9 +12,10 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -24,7 +25,8 @@ from synthpref.core.errors import FATAL, RETRIED, BackendError
 from synthpref.core.seam import Backend, Completion, ModelInfo, ModelSpec, Request, RequestAsk
 from synthpref.core.template import Prompts
 from synthpref.core.types import Message, Usage
-from synthpref.engine.journal import Journal, Key
+from synthpref.engine.journal import Journal
+from synthpref.engine.records import Key
 
 RATE_LIMIT_PATIENCE_S = 1800.0
 """How long one call may be told "too many requests", or is told to wait, before the run stops."""
@@ -142,17 +144,11 @@ class Role:
         Raises BackendError when it is the row's fault or the retries are used up, and Stopping when the run
         ends first.
         """
-        patience = _Patience(self.spec.retries, lambda: self._answered)
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(self._again),
-            stop=patience.ended,
-            wait=self._pause,
-            sleep=self._sleep,
-            before_sleep=self._note,
-            reraise=True,
-        )
         try:
-            answers: list[Completion] = await retrying(self._once, request)
+            try:
+                answers = await self._once(request)
+            except BackendError as error:
+                answers = await self._insist(request, error)
         except BackendError as error:
             if error.kind in FATAL or error.kind in ("unreachable", "rate_limit"):
                 failed = error.kind in FATAL or not self._answered
@@ -162,7 +158,30 @@ class Role:
         self._answered = True
         self.meter.requests += 1
         self.meter.completions += len(answers)
-        self.meter.usage = sum((a.usage for a in answers if a.usage), self.meter.usage)
+        for answer in answers:
+            if answer.usage:
+                self.meter.usage += answer.usage
+        return answers
+
+    async def _insist(self, request: Request, error: BackendError) -> list[Completion]:
+        """Ask again after a first failure. Only here, because what retries need costs more than the call."""
+        first = iter([error])
+
+        async def attempt() -> list[Completion]:
+            for failure in first:
+                raise failure
+            return await self._once(request)
+
+        patience = _Patience(self.spec.retries, lambda: self._answered)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(self._again),
+            stop=patience.ended,
+            wait=self._pause,
+            sleep=self._sleep,
+            before_sleep=self._note,
+            reraise=True,
+        )
+        answers: list[Completion] = await retrying(attempt)
         return answers
 
     async def _once(self, request: Request) -> list[Completion]:
@@ -175,7 +194,7 @@ class Role:
             self.in_flight -= 1
         if not answers:
             raise BackendError("transient", "the endpoint answered without any choice")
-        return answers[: request.n]
+        return answers if len(answers) <= request.n else answers[: request.n]
 
     def _again(self, error: BaseException) -> bool:
         return isinstance(error, BackendError) and error.kind in RETRIED and not self.stop.event.is_set()
@@ -209,8 +228,9 @@ class Models:
     ) -> None:
         self.specs, self.journal, self.prompts, self.seed, self.stop = specs, journal, prompts, seed, stop
         self.roles: dict[str, Role] = {}
-        self.on_answer: Callable[[Role], None] = lambda role: None
+        self.on_answer: Callable[[], None] | None = None
         self._shared: dict[str, Any] = {"stop": stop.event}
+        self._infos: dict[str, ModelInfo] = {}
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -221,17 +241,23 @@ class Models:
             self.roles[name] = Role(name, spec, spec.open(self._shared), self.stop)
         return self.roles[name]
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Around a call: `drained` waits for the last one to leave."""
+    def info(self, name: str) -> ModelInfo:
+        if name not in self._infos:
+            spec = self.specs[name]
+            params = {"temperature": spec.temperature, "top_p": spec.top_p, "max_tokens": spec.max_tokens}
+            given = {k: v for k, v in params.items() if v is not None}
+            self._infos[name] = ModelInfo(spec.model, given, spec.able())
+        return self._infos[name]
+
+    def enter(self) -> None:
+        """A call begins; `drained` waits for the last one to leave."""
         self._busy += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._busy -= 1
-            if not self._busy:
-                self._idle.set()
+
+    def leave(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.set()
 
     async def drained(self) -> None:
         """Wait until no call is under way. A row that failed may have left others of its calls behind."""
@@ -249,6 +275,8 @@ class Walk:
     def __init__(self, models: Models, row_id: str, priority: int) -> None:
         self.row_id, self.priority = row_id, priority
         self.kept: dict[Key, Completion] = models.journal.answers(row_id)
+        self.told = {key for key, _ in self.kept}
+        """Keys whose request the journal has already."""
         self._asked: dict[bytes, int] = {}
 
     def take(self, key: bytes, n: int) -> range:
@@ -263,15 +291,17 @@ class RowAsk(RequestAsk):
 
     def __init__(self, models: Models, walk: Walk, stage: str, salt: int) -> None:
         self._models, self._walk, self._stage, self._salt = models, walk, stage, salt
-        self.rng = random.Random(f"{models.seed}|{walk.row_id}|{stage}")
+
+    @cached_property
+    def rng(self) -> random.Random:
+        # Made when it is first used, because seeding is slow.
+        return random.Random(f"{self._models.seed}|{self._walk.row_id}|{self._stage}")
 
     def prompt(self, name: str, **values: Any) -> list[Message]:
         return self._models.prompts.render(name, values)
 
     def info(self, model: str) -> ModelInfo:
-        spec = self._models.specs[model]
-        params = {"temperature": spec.temperature, "top_p": spec.top_p, "max_tokens": spec.max_tokens}
-        return ModelInfo(spec.model, {k: v for k, v in params.items() if v is not None}, spec.able())
+        return self._models.info(model)
 
     async def _send(self, model: str, request: Request) -> list[Completion]:
         role, walk = self._models.role(model), self._walk
@@ -282,36 +312,44 @@ class RowAsk(RequestAsk):
         missing = [i for i in ordinals if (key, i) not in walk.kept]
         role.meter.replayed += len(ordinals) - len(missing)
         if missing:
-            with self._models.busy():
-                await self._buy_all(role, request, key, missing)
+            self._models.enter()
+            try:
+                if len(missing) == 1 or "n" in role.able:
+                    await self._buy(role, request, key, missing)
+                else:
+                    await self._buy_singly(role, request, key, missing)
+            finally:
+                self._models.leave()
         return [walk.kept[key, i] for i in ordinals]
 
-    async def _buy_all(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
-        """Ask for the missing ordinals: together, or one by one where the role cannot do n. Every answer that
-        comes is kept, also where another one fails; then the failure is raised."""
-        together = "n" in role.able
-        groups = [missing] if together else [[ordinal] for ordinal in missing]
-        made = await asyncio.gather(
-            *(self._buy(role, request, key, group) for group in groups), return_exceptions=True
-        )
+    async def _buy_singly(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
+        """Ask for the missing ordinals one by one, at once. Every answer that comes is kept, also where another
+        one fails; then the failure is raised."""
+        buying = (self._buy(role, request, key, [ordinal]) for ordinal in missing)
+        made = await asyncio.gather(*buying, return_exceptions=True)
         failures = [error for error in made if error is not None]
         if failures:
             raise next((error for error in failures if isinstance(error, Stopping)), failures[0])
 
     async def _buy(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
-        walk = self._walk
+        walk, models = self._walk, self._models
         base = _seed(walk.row_id, key)
         while missing:
             count = next((i for i, n in enumerate(missing) if n != missing[0] + i), len(missing))
             seeded = replace(request, n=count, seed=base + missing[0], priority=walk.priority)
-            got = await role.fetch(seeded)
-            answers = [replace(answer, seed=base + n) for n, answer in zip(missing, got, strict=False)]
-            self._models.journal.put(
-                walk.row_id, key, missing[0], role.name, self._stage, role.spec.model, request, answers
+            answers = await role.fetch(seeded)
+            for i, answer in enumerate(answers):
+                if answer.seed != base + missing[i]:
+                    answers[i] = replace(answer, seed=base + missing[i])
+                walk.kept[key, missing[i]] = answers[i]
+            asked = None if key in walk.told else request
+            walk.told.add(key)
+            models.journal.put(
+                walk.row_id, key, missing[0], role.name, self._stage, role.spec.model, asked, answers
             )
-            walk.kept.update(((key, n), answer) for n, answer in zip(missing, answers, strict=False))
             missing = missing[len(answers) :]
-            self._models.on_answer(role)
+            if models.on_answer:
+                models.on_answer()
 
 
 def _seed(row_id: str, key: bytes) -> int:

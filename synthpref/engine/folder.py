@@ -25,9 +25,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from synthpref.core.errors import JournalError, Problem, RecipeError, RunStopped
-from synthpref.core.seam import Completion, Request
-from synthpref.engine.journal import Outcome, Records
 from synthpref.engine.recipe import Recipe
+from synthpref.engine.records import Asked, Outcome, Records
 
 log = logging.getLogger("synthpref")
 
@@ -168,9 +167,6 @@ def _is_held(folder: Path) -> bool:
         return True
     lock.release()
     return False
-
-
-Asked = list[tuple[str, str, str, Request, list[Completion]]]
 
 
 def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:

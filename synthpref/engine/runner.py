@@ -19,9 +19,10 @@ from synthpref.core.errors import BackendError, JournalError, StageError, Synthp
 from synthpref.core.stage import Barrier, RowStage, Stage
 from synthpref.core.types import Drop, Row
 from synthpref.engine.ask import Models, RowAsk, Stop, Stopping, Walk
-from synthpref.engine.journal import Journal, Outcome, digest, pack
+from synthpref.engine.journal import Journal
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe, Use
+from synthpref.engine.records import Outcome, digest, pack
 
 WORKERS = 512
 """Rows under way at once. Enough to fill any endpoint's limit; each costs a few kilobytes while it waits."""
@@ -112,7 +113,9 @@ class Runner:
         )
         self.steps = steps_of(recipe)
         self.models = Models(recipe.models, journal, recipe.prompts, recipe.seed, stop)
-        self.models.on_answer = lambda role: self._check_budget()
+        limits = recipe.head.limits
+        if limits.max_cost_usd is not None or limits.max_tokens is not None:
+            self.models.on_answer = self._check_budget
         self._spent = journal.spent()
         self._tokens_before = sum(p + c for _, p, c in self._spent.values())
         progress.roles = self.models.roles

@@ -13,7 +13,8 @@ import pytest
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Row, Usage
-from synthpref.engine.journal import Journal, Outcome, Records, digest, pack
+from synthpref.engine.journal import Journal
+from synthpref.engine.records import Outcome, Records, digest, pack
 from synthpref.testing import row
 
 REQUEST = Request(messages=({"role": "user", "content": "hello"},), n=2)

@@ -1,0 +1,262 @@
+"""What a journal holds, and how it is read: every answer that was paid for, and how far each row has come.
+
+    calls      answers of a model, `count` of them from the ordinal `first` on: (row, key) -> [Completion]
+    spent      answers and tokens by role
+    walked     a row that went into a step, with hashes of what it was and of what became of it
+    rows       what came out of a step: rows that go on, and rows that left with their reason
+    facts      of the run itself
+
+Texts lie sealed: with a checksum that covers their place too, so that damage is found when they are read.
+Bulk is only ever added at a table's end; what is looked up in any order are two small trees of ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import TypeAdapter
+
+from synthpref.core.errors import JournalError
+from synthpref.core.seam import Completion, Request
+from synthpref.core.types import Row
+
+FORMAT = 2
+"""Of the file. Another one is refused, because what it holds would be read wrongly."""
+PAGE = 200
+SQUEEZED = 512
+"""From so many bytes on a text is compressed; below, that costs more than it saves."""
+CACHE_KB = 16_384
+
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS calls (
+  row TEXT NOT NULL, key BLOB NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
+  stage TEXT, role TEXT, model TEXT, request BLOB, answers BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS calls_by_row ON calls (row);
+CREATE TABLE IF NOT EXISTS spent (
+  role TEXT PRIMARY KEY, answers INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS walked (
+  step INTEGER, id TEXT, digest BLOB, input BLOB, output BLOB, added INTEGER, again INTEGER, epoch INTEGER,
+  PRIMARY KEY (step, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+  step INTEGER, id TEXT, parent TEXT, kind TEXT, stage TEXT, reason TEXT, detail TEXT, body BLOB);
+CREATE UNIQUE INDEX IF NOT EXISTS rows_by_id ON rows (step, id);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+PRAGMA user_version = {FORMAT};
+"""
+_NOW = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE w.epoch = ?"
+_LIVE = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE r.step = ? AND w.epoch = ?"
+
+_row = TypeAdapter(Row)
+_request = TypeAdapter(Request)
+_completions = TypeAdapter(list[Completion])
+
+Key = tuple[bytes, int]
+Asked = list[tuple[str, str, str, Request, list[Completion]]]
+"""(stage, role, model, request, answers) of each request of a row."""
+
+
+def pack(thing: Any) -> bytes:
+    """A row, request or completion as it is kept; equal things give equal bytes."""
+    return orjson.dumps(thing, option=orjson.OPT_SORT_KEYS)
+
+
+def digest(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join(parts)).digest()[:16]
+
+
+def seal(text: bytes, *place: str | bytes) -> bytes:
+    """The text as it lies in a column, bound to the ids and keys that it lies under."""
+    if len(text) >= SQUEEZED:
+        text = zlib.compress(text, 1)
+    return _checksum(text, place) + text
+
+
+def unseal(sealed: bytes, *place: str | bytes) -> bytes:
+    """The text that was sealed. Raises ValueError when it, or its place, is not what was written."""
+    text = sealed[4:]
+    if sealed[:4] != _checksum(text, place):
+        raise ValueError("a record does not match its checksum")
+    return zlib.decompress(text) if text[:1] == b"\x78" else text
+
+
+def _checksum(text: bytes, place: tuple[str | bytes, ...]) -> bytes:
+    total = 0
+    for part in place:
+        total = zlib.crc32(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part, total)
+    return zlib.crc32(text, total).to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row in a step: it goes on ("row"), was dropped ("drop") or was rejected ("reject")."""
+
+    row: Row
+    kind: Literal["row", "drop", "reject"]
+    stage: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+class Records:
+    """What a journal holds, read-only: for `status`, `show` and `report`, also while the run goes on.
+
+    Raises JournalError when the file is missing, damaged or of another kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise JournalError(f"{path}: no journal there; is this a run folder?")
+        self._reader = self._connect()
+        self.epoch = int(self.fact("epoch") or 0)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+            (found,) = db.execute("PRAGMA user_version").fetchone()
+            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                db.executescript(SCHEMA)
+            elif found != FORMAT:
+                fix = "finish it with that version, or name another folder with --out"
+                raise JournalError(f"{self.path}: made by another version of synthpref; {fix}")
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"{self.path}: {error}; is the disk full, read-only, or the file damaged?"
+            ) from error
+        return db
+
+    def close(self) -> None:
+        self._reader.close()
+
+    # ---- calls
+
+    def answers(self, row: str) -> dict[Key, Completion]:
+        """All kept answers of a row."""
+        kept: dict[Key, Completion] = {}
+        for key, first, body in self._all("SELECT key, first, answers FROM calls WHERE row = ?", (row,)):
+            for i, answer in enumerate(self._read(_completions, body, row, key)):
+                kept.setdefault((key, first + i), answer)
+        return kept
+
+    def asked(self, row: str) -> Asked:
+        """What was asked for a row, in the order of the answers, and what was answered."""
+        what = "SELECT key, stage, role, model, request FROM calls WHERE row = ? AND request IS NOT NULL ORDER BY rowid"
+        found = {key: (*rest, body) for key, *rest, body in reversed(self._all(what, (row,)))}
+        answers = sorted(self.answers(row).items())
+        return [
+            (
+                stage,
+                role,
+                model,
+                self._read(_request, body, row, key),
+                [a for (k, _), a in answers if k == key],
+            )
+            for key, (stage, role, model, body) in reversed(found.items())
+        ]
+
+    def spent(self) -> dict[str, tuple[int, int, int]]:
+        """(answers, prompt tokens, completion tokens) by role, over all starts of the run."""
+        what = "SELECT role, answers, prompt_tokens, completion_tokens FROM spent ORDER BY role"
+        return {role: (n, p, c) for role, n, p, c in self._all(what, ())}
+
+    # ---- rows
+
+    def done(self, step: int, row: str, digest: bytes, input: bytes) -> bool:
+        """Whether the row has gone through this step, unchanged since, and was not rejected."""
+        query = "SELECT digest, input, again FROM walked WHERE step = ? AND id = ?"
+        found = self._one(query, (step, row))
+        return found is not None and tuple(found) == (digest, input, 0)
+
+    def rows(self, step: int) -> Iterator[Row]:
+        """The rows that go on after the step, sorted by id."""
+        return (outcome.row for outcome in self._pages(step, "r.kind = 'row'"))
+
+    def left(self, step: int) -> Iterator[Outcome]:
+        """The rows that left in the step, sorted by id."""
+        return self._pages(step, "r.kind <> 'row'")
+
+    def _pages(self, step: int, condition: str) -> Iterator[Outcome]:
+        # Page by page, because a read that stays open keeps the write-ahead log from being folded in.
+        what = f"SELECT r.id, r.kind, r.stage, r.reason, r.detail, r.body {_LIVE} AND {condition}"
+        last = ""
+        while page := self._all(f"{what} AND r.id > ? ORDER BY r.id LIMIT {PAGE}", (step, self.epoch, last)):
+            for id, *how, body in page:
+                yield Outcome(self._read(_row, body, id), *how)
+            last = page[-1][0]
+
+    def counts(self, step: int) -> list[tuple[str, str, str, int]]:
+        """(kind, stage, reason, how many) of what came out of a step."""
+        what = f"SELECT r.kind, r.stage, r.reason, count(*) {_LIVE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        return self._all(what, (step, self.epoch))
+
+    def entered(self, step: int) -> tuple[int, int]:
+        """(rows that went into the step, rows that stages added in it)."""
+        what = "SELECT count(*), coalesce(sum(added), 0) FROM walked WHERE step = ? AND epoch = ?"
+        found = self._one(what, (step, self.epoch))
+        return (found[0], found[1]) if found else (0, 0)
+
+    def state(self, step: int) -> bytes:
+        """A hash of all that the step holds."""
+        summary = hashlib.sha256()
+        what = "SELECT id, output FROM walked WHERE step = ? AND epoch = ? ORDER BY id"
+        for id, output in self._each(what, (step, self.epoch)):
+            summary.update(id.encode() + b"\0" + output)
+        return summary.digest()[:16]
+
+    def steps(self) -> list[int]:
+        """The steps that rows went into."""
+        return [step for (step,) in self._all("SELECT DISTINCT step FROM walked ORDER BY step", ())]
+
+    def find(self, text: str) -> list[str]:
+        """Ids of rows whose id starts with `text`, at most 20."""
+        what = f"SELECT DISTINCT r.id {_NOW} AND r.id >= ? AND r.id < ? ORDER BY r.id LIMIT 20"
+        return [id for (id,) in self._all(what, (self.epoch, text, text + "\U0010ffff"))]
+
+    def latest(self, row: str) -> Outcome | None:
+        """The last thing noted of a row."""
+        columns = "r.kind, r.stage, r.reason, r.detail, r.body"
+        found = self._one(
+            f"SELECT {columns} {_NOW} AND r.id = ? ORDER BY r.step DESC LIMIT 1", (self.epoch, row)
+        )
+        return Outcome(self._read(_row, found[4], row), *found[:4]) if found else None
+
+    # ---- reading
+
+    def fact(self, name: str) -> str | None:
+        found = self._one("SELECT value FROM facts WHERE name = ?", (name,))
+        return found[0] if found else None
+
+    def _read(self, kind: TypeAdapter[Any], sealed: bytes, *place: str | bytes) -> Any:
+        try:
+            return kind.validate_json(unseal(sealed, *place))
+        except (ValueError, zlib.error) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> JournalError:
+        return JournalError(f"{self.path}: cannot be read ({error}); the file is damaged")
+
+    def _each(self, what: str, args: tuple[Any, ...]) -> Iterator[Any]:
+        # A cursor of its own for each pass: several may be open at once.
+        try:
+            yield from self._reader.cursor().execute(what, args)
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def _all(self, what: str, args: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._reader.execute(what, args).fetchall()
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def _one(self, what: str, args: tuple[Any, ...]) -> Any:
+        return next(iter(self._all(what, args)), None)

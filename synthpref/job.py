@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -183,38 +183,45 @@ def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
     records = Records(folder / JOURNAL)
     try:
         last = steps_of(recipe)[-1].number
-        rows.write_rows(folder / "rows.parquet", records.rows(last))
+        going = rows.written(folder / "rows.parquet", records.rows(last))
+        stats, findings = publish(going, recipe.export, folder / "dataset", summary, recipe.saved())
     finally:
         records.close()
-    return publish(folder, recipe.export, summary, recipe.saved())
-
-
-def publish(folder: Path, exporter: Exporter, summary: dict[str, Any], text: str) -> int:
-    """Write dataset/, report and card from rows.parquet; the number of records."""
-    canonical = folder / "rows.parquet"
-    stats = export.write(rows.read_rows(canonical), exporter, folder / "dataset")
-    findings = report.build(rows.read_rows(canonical), summary)
+    exported = summary["books"]["exported"]
+    if findings["rows"] != exported:
+        raise JournalError(f"{folder}: {exported} rows should be exported, and {findings['rows']} are there")
     write_json(folder / "report.json", findings)
     (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
-    (folder / "dataset" / "README.md").write_text(
-        card.build(findings, recipe=text, exporter=exporter, stats=stats), encoding="utf-8"
-    )
     return stats.records
+
+
+def publish(
+    going: Iterable[Row],
+    exporter: Exporter,
+    out: Path,
+    summary: dict[str, Any],
+    text: str,
+    *,
+    jsonl: bool = False,
+) -> tuple[export.ExportStats, report.Report]:
+    """Write rows as a dataset with its card, in one pass; what was written, and what the report says of it."""
+    tally = report.Tally()
+    stats = export.write(tally.through(going), exporter, out, jsonl=jsonl)
+    findings = tally.report(summary)
+    built = card.build(findings, recipe=text, exporter=exporter, stats=stats)
+    (out / "README.md").write_text(built, encoding="utf-8")
+    return stats, findings
 
 
 def export_run(
     folder: Path, exporter: Exporter, out: Path | None, *, jsonl: bool = False
 ) -> tuple[Path, int]:
     """Write a finished run in another format, by default into dataset-FORMAT/; (where, how many records)."""
-    canonical = folder / "rows.parquet"
     summary = finished(folder)
     out = out or folder / f"dataset-{exporter.format}"
-    stats = export.write(rows.read_rows(canonical), exporter, out, jsonl=jsonl)
-    findings = report.build(rows.read_rows(canonical), summary)
     text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    (out / "README.md").write_text(
-        card.build(findings, recipe=text, exporter=exporter, stats=stats), encoding="utf-8"
-    )
+    going = rows.read_rows(folder / "rows.parquet")
+    stats, _ = publish(going, exporter, out, summary, text, jsonl=jsonl)
     return out, stats.records
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,37 @@ def replaced(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write(path: Path, schema: pa.Schema, records: Iterable[dict[str, Any]]) -> int:
-    """Write the records; the same records give the same bytes. Returns how many there were."""
-    count = 0
+@contextmanager
+def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that takes one record after the other; the file is there when the block has ended well. The
+    same records give the same bytes."""
+    batch: list[dict[str, Any]] = []
+    size = 0
     with replaced(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        batch: list[dict[str, Any]] = []
-        size = 0
-        for record in records:
+
+        def flush() -> None:
+            nonlocal size
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+            batch.clear()
+            size = 0
+
+        def add(record: dict[str, Any]) -> None:
+            nonlocal size
             batch.append(record)
             size += len(orjson.dumps(record))
             if len(batch) == _ROWS or size >= _BYTES:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-                count, size, batch = count + len(batch), 0, []
+                flush()
+
+        yield add
         if batch:
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-    return count + len(batch)
+            flush()
+
+
+def write(path: Path, schema: pa.Schema, records: Iterable[dict[str, Any]]) -> int:
+    """Write the records, streamed. Returns how many there were."""
+    count = 0
+    with writing(path, schema) as add:
+        for record in records:
+            add(record)
+            count += 1
+    return count

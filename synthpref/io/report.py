@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
@@ -18,12 +18,10 @@ Report = dict[str, Any]
 
 def build(rows: Iterable[Row], summary: Mapping[str, Any]) -> Report:
     """Count the rows. `summary` is the run's own account: books, stages, models (see summary.json)."""
-    tally = _Tally()
+    tally = Tally()
     for row in rows:
         tally.add(row)
-    report = {**summary, **tally.facts()}
-    report["statements"] = statements(report)
-    return report
+    return tally.report(summary)
 
 
 class _Scored:
@@ -51,7 +49,9 @@ class _Rule:
         self.facts: defaultdict[str, Values] = defaultdict(Values)
 
 
-class _Tally:
+class Tally:
+    """The counts of the rows that came by so far."""
+
     def __init__(self) -> None:
         self.rows = self.paired_rows = self.pairs = self.rationales = self.samples = self.empty = 0
         self.truncated = 0
@@ -64,6 +64,17 @@ class _Tally:
         self.scores: defaultdict[str, _Scored] = defaultdict(_Scored)
         self.models: defaultdict[str, _Model] = defaultdict(_Model)
         self.compared: defaultdict[str, _Compared] = defaultdict(_Compared)
+
+    def through(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows, each counted on its way."""
+        for row in rows:
+            self.add(row)
+            yield row
+
+    def report(self, summary: Mapping[str, Any]) -> Report:
+        found = {**summary, **self.facts()}
+        found["statements"] = statements(found)
+        return found
 
     def add(self, row: Row) -> None:
         self.rows += 1

@@ -56,6 +56,14 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
     return parquet.write(path, SCHEMA, map(_record, rows))
 
 
+def written(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows as they come by, each written on its way: what takes them to the end has the file then."""
+    with parquet.writing(path, SCHEMA) as add:
+        for row in rows:
+            add(_record(row))
+            yield row
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows as they were written, a batch in memory at a time."""
     with pq.ParquetFile(path) as file:

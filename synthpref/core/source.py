@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -139,11 +140,12 @@ class Source(_Fields):
         name = ENDINGS.get(endings[-1]) if endings else None
         return None if packed and name == "parquet" else name
 
-    @property
+    @cached_property
     def brought(self) -> tuple[Samples, ...]:
         """The mappings of `samples`, as a list in both forms."""
         return (self.samples,) if isinstance(self.samples, Samples) else self.samples
 
+    @cached_property
     def columns(self) -> dict[str, str]:
         """Every column of the record that a field names, as column to the field's path."""
         named = {self.messages: "messages"} if self.messages else {self.prompt: "prompt"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from jinja2 import FunctionLoader, StrictUndefined, meta
@@ -47,9 +48,11 @@ class Prompts:
     """
 
     def __init__(self, source: Callable[[str], str | None]) -> None:
-        self._source = source
+        # Read once: a template that is edited while a run goes on is for the next start.
+        self._source = cache(source)
+        self._blocks = cache(lambda name: list(dict.fromkeys(_BLOCK.findall(self._source(name) or ""))))
         self._env = ImmutableSandboxedEnvironment(
-            loader=FunctionLoader(source),
+            loader=FunctionLoader(self._source),
             undefined=StrictUndefined,
             autoescape=False,
             trim_blocks=True,
@@ -66,12 +69,12 @@ class Prompts:
         """The messages of template `name`. Raises jinja2.TemplateError: not found, bad syntax, or a variable
         that is not among `values`."""
         template = self._env.get_template(name)
-        roles = list(dict.fromkeys(_BLOCK.findall(self._source(name) or "")))
-        if not roles:
+        blocks = self._blocks(name)
+        if not blocks:
             return [{"role": "user", "content": template.render(values).strip()}]
         context = template.new_context(dict(values))
-        texts = ((role, "".join(template.blocks[role](context)).strip()) for role in roles)
-        return [{"role": role.split("_")[0], "content": text} for role, text in texts if text]
+        texts = ((block, "".join(template.blocks[block](context)).strip()) for block in blocks)
+        return [{"role": block.split("_")[0], "content": text} for block, text in texts if text]
 
     def variables(self, name: str) -> set[str]:
         """The variables that the template uses."""

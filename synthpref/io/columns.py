@@ -34,7 +34,7 @@ def pick(record: Any, column: str) -> Any:
 
 def missing_columns(source: Source, records: list[Record]) -> list[Problem]:
     found = []
-    for column, field in source.columns().items():
+    for column, field in source.columns.items():
         if all(pick(record, column) is MISSING for record in records):
             there = list(dict.fromkeys(str(key) for record in records for key in record))
             found.append(_no_column(f"source.{field}", column, there))
@@ -186,7 +186,7 @@ def _number(value: Any, column: str, source: Source) -> tuple[float | None, str 
 
 def _meta(source: Source, record: Record) -> dict[str, Any]:
     if source.meta == "*":
-        used = {column.partition(".")[0] if column not in record else column for column in source.columns()}
+        used = {column.partition(".")[0] if column not in record else column for column in source.columns}
         return {str(k): plain(v) for k, v in record.items() if k not in used}
     picked = ((column, pick(record, column)) for column in source.meta)
     return {column: plain(value) for column, value in picked if value is not MISSING}

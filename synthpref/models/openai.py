@@ -155,6 +155,8 @@ class _Wire:
     def __init__(self, spec: OpenAI, url: str, transport: Transport) -> None:
         self.spec, self.url, self.transport = spec, url, transport
         self.root = url.removesuffix("/v1")
+        self.chat = f"{url}/chat/completions"
+        self.max_tokens_as = spec.max_tokens_name(url)
 
     async def complete(self, request: Request) -> list[Completion]:
         try:
@@ -179,10 +181,10 @@ class _Wire:
             request,
             spec.model,
             seed=spec.send_seed,
-            max_tokens_as=spec.max_tokens_name(self.url),
+            max_tokens_as=self.max_tokens_as,
             extra=spec.extra_body,
         )
-        answers = wire.chat_answer(await self._post(f"{self.url}/chat/completions", body))
+        answers = wire.chat_answer(await self._post(self.chat, body), request.seed)
         if request.logprobs is not None and any(a.logprobs is None for a in answers):
             fix = "choose another model, or a stage that does not need them"
             raise BackendError("unsupported", f"no logprobs were given; {fix}")

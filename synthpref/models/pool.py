@@ -72,8 +72,8 @@ class Pool:
         answers: list[Completion] = []
         if self.many or request.n == 1:
             answers = (await self._one(request))[: request.n]
-            if not answers:
-                return []
+            if not answers or len(answers) == request.n:
+                return answers
         seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
         singly = [self._one(replace(request, n=1, seed=seed)) for seed in seeds[len(answers) :]]
         for made in await asyncio.gather(*singly, return_exceptions=True):

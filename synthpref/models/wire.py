@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -42,33 +41,36 @@ def chat_body(
     request: Request, model: str, *, seed: bool, max_tokens_as: str, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The body of POST /chat/completions."""
-    body: dict[str, Any] = {"model": model, "messages": request.messages}
     optional = {
         "temperature": request.temperature,
         "top_p": request.top_p,
         max_tokens_as: request.max_tokens,
-        "stop": list(request.stop) or None,
+        "stop": request.stop or None,
         "n": request.n if request.n > 1 else None,
         "seed": request.seed if seed else None,
         "response_format": request.response_format,
     }
-    body.update({key: value for key, value in optional.items() if value is not None})
     if request.logprobs is not None:
-        body |= {"logprobs": True, "top_logprobs": request.logprobs}
-    return body | dict(extra)
+        optional |= {"logprobs": True, "top_logprobs": request.logprobs}
+    body = {"model": model, "messages": request.messages}
+    return body | {key: value for key, value in optional.items() if value is not None} | dict(extra)
 
 
-def chat_answer(answer: Any) -> list[Completion]:
-    """The Completions of an answer to /chat/completions. Raises BackendError when it has another shape."""
+def chat_answer(answer: Any, seed: int | None = None) -> list[Completion]:
+    """The Completions of an answer to /chat/completions; `seed` is that of its first choice. Raises BackendError
+    when it has another shape."""
     _no_error_inside(answer)
     try:
-        made = [_choice(choice, str(answer.get("model") or "")) for choice in answer["choices"]]
-        return _first_carries(made, answer)
+        model, usage = str(answer.get("model") or ""), _usage(answer)
+        return [
+            _choice(choice, model, None if i else usage, None if seed is None else seed + i)
+            for i, choice in enumerate(answer["choices"])
+        ]
     except UNREADABLE as error:
         raise _odd(answer, error) from error
 
 
-def _choice(choice: Any, model: str) -> Completion:
+def _choice(choice: Any, model: str, usage: Usage | None, seed: int | None) -> Completion:
     message = choice["message"]
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     tokens = (choice.get("logprobs") or {}).get("content")
@@ -77,7 +79,9 @@ def _choice(choice: Any, model: str) -> Completion:
         finish_reason=choice.get("finish_reason"),
         reasoning=reasoning if isinstance(reasoning, str) else None,
         logprobs=None if tokens is None else tuple(map(_token, tokens)),
+        usage=usage,
         model=model,
+        seed=seed,
     )
 
 
@@ -104,7 +108,7 @@ def embed_answer(answer: Any) -> list[Completion]:
     _no_error_inside(answer)
     try:
         vector = tuple(float(x) for x in answer["data"][0]["embedding"])
-        return _first_carries([Completion(vector=vector)], answer)
+        return [Completion(vector=vector, usage=_usage(answer))]
     except UNREADABLE as error:
         raise _odd(answer, error) from error
 
@@ -132,17 +136,16 @@ def reward_answer(answer: Any) -> list[Completion]:
             values = {"reward": float(found)}
         if not values:
             raise ValueError("no head")
-        return _first_carries([Completion(values=values)], answer)
+        return [Completion(values=values, usage=_usage(answer))]
     except UNREADABLE as error:
         raise _odd(answer, error) from error
 
 
-def _first_carries(made: list[Completion], answer: Any) -> list[Completion]:
+def _usage(answer: Any) -> Usage | None:
     usage = answer.get("usage")
-    if made and isinstance(usage, Mapping):
-        counted = Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-        return [replace(made[0], usage=counted), *made[1:]]
-    return made
+    if not isinstance(usage, Mapping):
+        return None
+    return Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
 
 
 def _no_error_inside(answer: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -118,9 +119,10 @@ class N(RowStage):
         mixed = sorted(set(Member.model_fields) & self.model_fields_set) if self.models else []
         if mixed:
             raise ValueError(f"{', '.join(mixed)}: with models, each member of the list has its own")
-        self.members()
+        _ = self.members  # their checks are this stage's
         return self
 
+    @cached_property
     def members(self) -> tuple[Member, ...]:
         """Who answers, in the order in which the responses stand on the row."""
         if self.models or self.model is None:
@@ -134,14 +136,16 @@ class N(RowStage):
     def load(self, samples: int) -> Load:
         if samples and self.when == "missing":
             return Load(samples)
-        calls = tuple(Calls(member.model, 1, member.n) for member in self.members())
-        return Load(samples + sum(member.n for member in self.members()), calls)
+        calls = tuple(Calls(member.model, 1, member.n) for member in self.members)
+        return Load(samples + sum(member.n for member in self.members), calls)
 
     async def run(self, row: Row, ask: Ask) -> Row | Drop:
         if row.samples and self.when == "missing":
             made: list[list[Sample]] = []
+        elif len(self.members) == 1:
+            made = [await self.members[0].samples(row, ask)]
         else:
-            made = await asyncio.gather(*(member.samples(row, ask) for member in self.members()))
+            made = await asyncio.gather(*(member.samples(row, ask) for member in self.members))
         samples = (*row.samples, *(sample for group in made for sample in group))
         if all(sample.empty for sample in samples):
             ends = Counter(sample.finish_reason or "unknown" for sample in samples)

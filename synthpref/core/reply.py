@@ -83,7 +83,8 @@ class Reply:
 
     def lines(self) -> list[re.Match[str]]:
         """The lines of the prose that are not blank."""
-        return list(re.finditer(r"[^\n]*\S[^\n]*", self.prose))
+        # Bound to the line's start, so that the blanks where JSON stood are gone through once, not squared.
+        return list(re.finditer(r"^[^\S\n]*\S[^\n]*", self.prose, re.MULTILINE))
 
     def ends(self) -> list[re.Match[str]]:
         """The first and the last line."""

@@ -129,6 +129,10 @@ class ModelSpec(BaseModel):
         """What this role can do, known without a call."""
         return self.capabilities
 
+    def slots(self) -> int:
+        """How many calls may be under way at once, at the most."""
+        return 256
+
     def identity(self) -> dict[str, Any]:
         """What of this spec can change an answer, as plain JSON values."""
         fields = type(self).model_fields

@@ -24,8 +24,10 @@ from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe, Use
 from synthpref.engine.records import Outcome, digest, pack
 
-WORKERS = 512
-"""Rows under way at once. Enough to fill any endpoint's limit; each costs a few kilobytes while it waits."""
+WORKERS = (64, 8192)
+"""Fewest and most rows under way at once; each costs some kilobytes while it waits."""
+AHEAD = 1.25
+"""Rows under way for each call that the models take at once, so that none of them runs dry."""
 REJECTS_FROM = 20
 """Rows that a share of rejects is counted of, at the least, before the end."""
 
@@ -163,7 +165,7 @@ class Runner:
         # A barrier that stood here in an earlier recipe has to run again if it comes back.
         self.journal.set_fact(f"barrier {step.number}", "")
         rows = enumerate(self.entries(step))
-        workers = [asyncio.create_task(self._work(step, rows)) for _ in range(WORKERS)]
+        workers = [asyncio.create_task(self._work(step, rows)) for _ in range(self._workers())]
         try:
             await asyncio.gather(*workers)
         except BaseException:
@@ -171,6 +173,11 @@ class Runner:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
             raise
+
+    def _workers(self) -> int:
+        slots = sum(spec.slots() for spec in self.recipe.models.values())
+        least, most = WORKERS
+        return min(max(least, round(AHEAD * slots)), most)
 
     async def _work(self, step: Step, rows: Iterator[tuple[int, Row]]) -> None:
         for order, row in rows:
@@ -297,13 +304,18 @@ class Runner:
 
     def _check_complete(self, step: Step, label: str) -> None:
         """A barrier may not lose a row: what went in must have come out, as a row or as a Drop."""
-        entered = sum(1 for _ in self.entries(step))
+        entered = self._going_into(step)
         ended = sum(n for _, _, _, n in self.journal.counts(step.number))
         if entered != ended:
             raise StageError(
                 f"{label}: {entered} rows went in and {ended} came out; a barrier yields each row once, "
                 "as it goes on or with the Drop that says why it does not"
             )
+
+    def _going_into(self, step: Step) -> int:
+        if step.number == 0:
+            return sum(1 for _ in self.entries(step))
+        return sum(n for kind, _, _, n in self.journal.counts(step.number - 1) if kind == "row")
 
     # ---- the end
 

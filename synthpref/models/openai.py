@@ -91,6 +91,9 @@ class OpenAI(ModelSpec):
         has = {"json_schema": self.structured_output, "logprobs": self.logprobs, "n": self.many}
         return self.capabilities - {name for name, there in has.items() if not there}
 
+    def slots(self) -> int:
+        return self.concurrency * len(self.addresses)
+
     def secrets(self) -> list[str]:
         words = [w or "" for url in self.addresses for w in (urlsplit(url).username, urlsplit(url).password)]
         found = [*super().secrets(), *words, *map(unquote, words), self.key(OPENAI) or ""]

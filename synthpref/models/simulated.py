@@ -81,6 +81,9 @@ class Simulated(ModelSpec):
             optional.add("logprobs")
         return frozenset({"chat", "n", "embed", "reward", *optional})
 
+    def slots(self) -> int:
+        return self.concurrency
+
     def open(self, shared: dict[str, Any]) -> Backend:
         return SimulatedBackend(self)
 
@@ -100,16 +103,21 @@ class SimulatedBackend:
 
     async def complete(self, request: Request) -> list[Completion]:
         async with self._slots:
-            key = repr((self.spec.model, request.messages, request.seed))
-            pace = random.Random(f"pace|{key}").lognormvariate(-0.125, 0.5)
-            await asyncio.sleep(self.spec.latency_s * pace)
-            self._fail(key)
+            await asyncio.sleep(self._pace(request) if self.spec.latency_s else 0)
+            if self.spec.error:
+                self._fail(request)
         return answers(self.spec, request)
 
-    def _fail(self, key: str) -> None:
+    def _pace(self, request: Request) -> float:
+        luck = random.Random(f"pace|{self._key(request)}")
+        return self.spec.latency_s * luck.lognormvariate(-0.125, 0.5)
+
+    def _key(self, request: Request) -> str:
+        return repr((self.spec.model, request.messages, request.seed))
+
+    def _fail(self, request: Request) -> None:
         """Raise for the spec's share of the calls; a call asked again has a new chance."""
-        if not self.spec.error:
-            return
+        key = self._key(request)
         tries = self._failures.pop(key, 0)
         if world.uniform("error", tries, key) < self.spec.error:
             self._failures[key] = tries + 1

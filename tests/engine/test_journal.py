@@ -111,18 +111,20 @@ def test_the_state_of_a_step_changes_with_its_rows(journal: Journal) -> None:
 
 def test_a_killed_writer_loses_at_most_the_last_window(tmp_path: Path) -> None:
     code = f"""
-import os, sys, time
+import asyncio, time
 from pathlib import Path
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.journal import Journal
 journal = Journal(Path({str(tmp_path)!r}) / "journal.sqlite")
 request = Request(messages=({{"role": "user", "content": "q"}},))
-n = 0
-while True:
-    journal.put(f"r{{n}}", b"k", 0, "m", "s", "m", request, [Completion(text="x" * 100)])
-    print(n, time.time(), flush=True)
-    n += 1
-    time.sleep(0.001)
+async def write():
+    n = 0
+    while True:
+        journal.put(f"r{{n}}", b"k", 0, "m", "s", "m", request, [Completion(text="x" * 100)])
+        print(n, time.time(), flush=True)
+        n += 1
+        await asyncio.sleep(0.001)
+asyncio.run(write())
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import signal
 import sys
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from synthpref import __version__
 from synthpref.core.errors import JournalError, RunStopped, StageError
@@ -85,6 +86,7 @@ def run(
     except OSError as error:
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
     with held(folder), logged(folder, recipe):
+        before = _left_by(recipe, folder)
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
         (folder / "summary.json").unlink(missing_ok=True)
@@ -95,6 +97,10 @@ def run(
             raise StageError(recipe.redact(str(error))) from error
         stop.reason = recipe.redact(stop.reason)
         summary = _summary(recipe, books, stop, stages, models)
+        if before.get("books") == asdict(books) and not progress.noted and not stop.reason:
+            log.info("nothing has changed since the last start; what it wrote stands")
+            write_json(folder / "summary.json", {**summary, "records": before["records"]})
+            return Result(folder, books, records=before["records"])
         _write_left(recipe, folder)
         if stop.reason:
             log.info("stopped: %s", stop.reason)
@@ -103,8 +109,21 @@ def run(
         if not books.balanced:
             raise JournalError(f"{folder}: the books do not balance: {books}; nothing is exported")
         records = finish(recipe, folder, summary)
-        write_json(folder / "summary.json", summary)
+        write_json(folder / "summary.json", {**summary, "records": records})
         return Result(folder, books, records=records)
+
+
+def _left_by(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The summary of a finished run of this very recipe whose files are all there; else an empty one."""
+    files = ("left.jsonl", "rows.parquet", "report.json", "report.md", "dataset/README.md")
+    there = all((folder / name).exists() for name in (*files, "dataset/data/train.parquet"))
+    if not there or (folder / "recipe.yaml").read_text(encoding="utf-8") != recipe.saved():
+        return {}
+    try:
+        summary = finished(folder)
+    except RunStopped:
+        return {}
+    return summary if summary["version"] == __version__ and "records" in summary else {}
 
 
 async def _walk(
@@ -170,10 +189,10 @@ def _write_left(recipe: Recipe, folder: Path) -> None:
         with replaced(folder / "left.jsonl") as file:
             for step in steps_of(recipe):
                 for outcome in records.left(step.number):
-                    row = asdict(replace(outcome.row, scratch={}))
-                    left = {"id": row["id"], "how": outcome.kind, "stage": outcome.stage}
+                    row = replace(outcome.row, scratch={})
+                    left: dict[str, Any] = {"id": row.id, "how": outcome.kind, "stage": outcome.stage}
                     left |= {"reason": outcome.reason, "detail": outcome.detail, "row": row}
-                    file.write(json.dumps(left, ensure_ascii=False) + "\n")
+                    file.write(orjson.dumps(left, option=orjson.OPT_APPEND_NEWLINE).decode())
     finally:
         records.close()
 

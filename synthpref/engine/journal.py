@@ -29,8 +29,12 @@ _SPEND = """INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT (role) DO UPDATE SET 
   prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"""
 _WALKED = "INSERT INTO walked VALUES (?,?,?,?,?,?,?,?)"
 _ROW = "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)"
-_OF_PARENT = "step = ? AND parent = ? AND (id = parent OR (id > parent || '.' AND id < parent || '/'))"
-"""A row's children have ids that begin with its own and a dot; "/" comes next after the dot."""
+FORGET = (
+    "DELETE FROM rows WHERE step = ?1 AND id = ?2 AND parent = ?2",
+    "DELETE FROM rows WHERE step = ?1 AND id > ?2 || '.' AND id < ?2 || '/' AND parent = ?2",
+)
+"""What came of a row: itself and its children, whose ids begin with its own and a dot ("/" comes next after it).
+Apart, because only then each goes by the index."""
 
 
 class Journal(Records):
@@ -47,6 +51,7 @@ class Journal(Records):
         self._on_error = on_error
         self._db = self._connect()
         self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._came_by: list[tuple[int, int, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._committing: Future[Any] | None = None
         self._thread = ThreadPoolExecutor(1, "journal")
@@ -84,16 +89,22 @@ class Journal(Records):
 
     def seen(self, step: int, row: str) -> None:
         """The row came by unchanged: what was noted of it still holds."""
-        self._note(self._seen, self.epoch, step, row)
+        self._check()
+        self._came_by.append((self.epoch, step, row))
+        if len(self._came_by) == 1:
+            self._note(self._seen, self._came_by)
 
     def set_fact(self, name: str, value: str) -> None:
         self._note(self._fact, name, value)
 
     # ---- when it is written
 
-    def _note(self, write: Callable[..., None], *args: Any) -> None:
+    def _check(self) -> None:
         if self._error:
             raise self._error
+
+    def _note(self, write: Callable[..., None], *args: Any) -> None:
+        self._check()
         self._pending.append((write, args))
         if self._timer is None and self._committing is None:
             with contextlib.suppress(RuntimeError):  # no loop: the next settle or close writes it
@@ -141,7 +152,7 @@ class Journal(Records):
 
     async def ready(self) -> None:
         """Wait while the disk is far behind."""
-        if len(self._pending) > BACKLOG:
+        if len(self._pending) + len(self._came_by) > BACKLOG:
             await self.settle()
 
     async def settle(self) -> None:
@@ -153,8 +164,7 @@ class Journal(Records):
             if committing := self._committing:
                 await asyncio.wait([asyncio.wrap_future(committing)])
                 self._committed()
-        if self._error:
-            raise self._error
+        self._check()
 
     def _stop_timer(self) -> None:
         if self._timer:
@@ -177,8 +187,7 @@ class Journal(Records):
                     self._fail(error)
         self._db.close()
         self._reader.close()
-        if self._error:
-            raise self._error
+        self._check()
 
     # ---- how it is written
 
@@ -216,7 +225,7 @@ class Journal(Records):
         try:
             self._db.execute(_WALKED, walked)
         except sqlite3.IntegrityError:
-            self._db.execute(f"DELETE FROM rows WHERE {_OF_PARENT}", (step, row))
+            self._forget(step, row)
             self._db.execute("DELETE FROM walked WHERE step = ? AND id = ?", (step, row))
             self._db.execute(_WALKED, walked)
         for o, body in outcomes:
@@ -235,10 +244,15 @@ class Journal(Records):
         ).fetchall():
             forgotten = "DELETE FROM walked WHERE step = ? AND id = ? AND epoch <> ?"
             if self._db.execute(forgotten, (step, parent, epoch)).rowcount:
-                self._db.execute(f"DELETE FROM rows WHERE {_OF_PARENT}", (step, parent))
+                self._forget(step, parent)
 
-    def _seen(self, epoch: int, step: int, row: str) -> None:
-        self._db.execute("UPDATE walked SET epoch = ? WHERE step = ? AND id = ?", (epoch, step, row))
+    def _forget(self, step: int, row: str) -> None:
+        for statement in FORGET:
+            self._db.execute(statement, (step, row))
+
+    def _seen(self, came_by: list[tuple[int, int, str]]) -> None:
+        self._came_by = []
+        self._db.executemany("UPDATE walked SET epoch = ? WHERE step = ? AND id = ?", came_by)
 
     def _fact(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?,?)", (name, value))

@@ -24,6 +24,8 @@ class Progress:
     finished: int = 0
     skipped: int = 0
     """Finished in an earlier start of the run."""
+    noted: int = 0
+    """Rows of all steps that came to an end in this start."""
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     roles: Mapping[str, Role] = field(default_factory=dict)

@@ -202,6 +202,7 @@ class Runner:
                 outcomes = [Outcome(row, "reject", step.parts[-1].use.label, "stage_error", message)]
                 self.journal.finish(step.number, row.id, step.digest, before, outcomes, 0)
             self.progress.finished += 1
+            self.progress.noted += 1
             for outcome in outcomes:
                 counter = {"drop": self.progress.dropped, "reject": self.progress.rejected}.get(outcome.kind)
                 if counter is not None:
@@ -287,6 +288,7 @@ class Runner:
             outcome = Outcome(row, "drop", label, drop.reason, drop.detail) if drop else Outcome(row, "row")
             self.journal.finish(step.number, row.id, step.digest, b"", [outcome], 0)
             self.progress.finished += 1
+            self.progress.noted += 1
             if drop:
                 self.progress.dropped[drop.reason] += 1
             await self.journal.ready()

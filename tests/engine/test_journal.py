@@ -13,7 +13,7 @@ import pytest
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Row, Usage
-from synthpref.engine.journal import Journal
+from synthpref.engine.journal import FORGET, Journal
 from synthpref.engine.records import Outcome, Records, digest, pack
 from synthpref.testing import row
 
@@ -99,6 +99,16 @@ def test_what_was_noted_of_a_row_is_replaced_whole(journal: Journal) -> None:
     assert journal.entered(0) == (1, 0)
 
 
+def test_what_came_of_a_row_is_found_by_the_index(journal: Journal) -> None:
+    """A scan for each row that is walked again would make a million rows take days."""
+    with sqlite3.connect(journal.path) as db:
+        for statement in FORGET:
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", (0, "a"))]
+            assert plan
+            assert all(part.startswith("SEARCH rows USING INDEX rows_by_id (step=? AND id") for part in plan)
+    db.close()
+
+
 def test_the_state_of_a_step_changes_with_its_rows(journal: Journal) -> None:
     journal.begin()
     finish(journal, row("q", id="a"))
@@ -114,7 +124,7 @@ def test_a_killed_writer_loses_at_most_the_last_window(tmp_path: Path) -> None:
 import asyncio, time
 from pathlib import Path
 from synthpref.core.seam import Completion, Request
-from synthpref.engine.journal import Journal
+from synthpref.engine.journal import FORGET, Journal
 journal = Journal(Path({str(tmp_path)!r}) / "journal.sqlite")
 request = Request(messages=({{"role": "user", "content": "q"}},))
 async def write():

@@ -169,6 +169,26 @@ def test_rows_become_pairs_and_the_same_command_again_asks_nothing(run: Run, scr
         assert record["rejected"][0]["content"].endswith(question)
 
 
+def test_a_finished_run_started_again_writes_only_what_is_gone(run: Run, script: Script) -> None:
+    folder = run(PAIRS).folder
+    kept = [folder / name for name in ("rows.parquet", "left.jsonl", "report.md")]
+    train = folder / "dataset/data/train.parquet"
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in [*kept, train]]
+    again = run(PAIRS)
+    assert again.records == 10
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in [*kept, train]] == before
+    train.unlink()
+    assert run(PAIRS).records == 10
+    assert train.read_bytes() == before[-1][0]
+    changed = run(PAIRS, description="for another card")
+    assert "for another card" in (changed.folder / "dataset/README.md").read_text(encoding="utf-8")
+    script.reset()
+    run([*ASK, {"pair.ranked": {"score": "len"}}])
+    assert run(PAIRS).records == 10
+    assert train.read_bytes() == before[-1][0]
+    assert script.asked.total() == 0
+
+
 def test_another_pair_rule_asks_nothing_and_more_samples_buy_only_the_difference(
     run: Run, script: Script
 ) -> None:

@@ -1,17 +1,21 @@
 """The journal of a run, as it is written: one SQLite file, in group commits. What it holds is in records.py.
 
-What is noted gathers for at most 50 ms, is written in the order of the calls here, and is committed by a thread
-that does nothing else, so that no row waits for the disk. A row that is noted as finished has all its answers on
-disk, in the same commit or in an earlier one. A killed run loses at most the answers of the last window.
+What is noted gathers for at most 50 ms, is written in the order of the calls here, and is committed by a thread,
+so that no row waits for the disk. Should the loop be held up, the thread writes too. A row that is noted as
+finished has all its answers on disk, in the same commit or in an earlier one. A killed run loses at most the
+answers of the last window.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import sqlite3
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ _PUT = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)"
 _SPEND = """INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT (role) DO UPDATE SET answers = answers + excluded.answers,
   prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"""
 _WALKED = "INSERT INTO walked VALUES (?,?,?,?,?,?,?,?)"
+_SEEN = "UPDATE walked SET epoch = ? WHERE step = ? AND id = ?"
 _ROW = "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)"
 FORGET = (
     "DELETE FROM rows WHERE step = ?1 AND id = ?2 AND parent = ?2",
@@ -50,11 +55,15 @@ class Journal(Records):
         self._error: JournalError | None = None
         self._on_error = on_error
         self._db = self._connect()
-        self._pending: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._came_by: list[tuple[int, int, str]] = []
+        self._pending: deque[tuple[Callable[..., None] | None, tuple[Any, ...]]] = deque()
+        """What writes, with what; None for a row that came by, of which many are written at once."""
+        self._oldest = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._committing: Future[Any] | None = None
-        self._thread = ThreadPoolExecutor(1, "journal")
+        self._turn = threading.Lock()
+        """Held by who writes, until it is committed."""
+        self._commits: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._commit_forever, name="journal", daemon=True)
+        self._thread.start()
 
     def begin(self) -> None:
         """A new start of the run: rows count only once they are seen again."""
@@ -89,56 +98,78 @@ class Journal(Records):
 
     def seen(self, step: int, row: str) -> None:
         """The row came by unchanged: what was noted of it still holds."""
-        self._check()
-        self._came_by.append((self.epoch, step, row))
-        if len(self._came_by) == 1:
-            self._note(self._seen, self._came_by)
+        self._note(None, self.epoch, step, row)
 
     def set_fact(self, name: str, value: str) -> None:
         self._note(self._fact, name, value)
 
     # ---- when it is written
 
+    def _note(self, write: Callable[..., None] | None, *args: Any) -> None:
+        self._check()
+        if not self._pending:
+            self._oldest = time.monotonic()
+        self._pending.append((write, args))
+        if self._timer is None:
+            self._later()
+
     def _check(self) -> None:
         if self._error:
             raise self._error
 
-    def _note(self, write: Callable[..., None], *args: Any) -> None:
-        self._check()
-        self._pending.append((write, args))
-        if self._timer is None and self._committing is None:
-            with contextlib.suppress(RuntimeError):  # no loop: the next settle or close writes it
-                self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._commit)
+    def _later(self) -> None:
+        with contextlib.suppress(RuntimeError):  # no loop runs: the thread writes it, or settle, or close
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
 
-    def _commit(self) -> None:
-        """Write what is pending, and have the thread put it on disk."""
+    def _gathered(self) -> None:
+        """Write what is pending, here, where no thread has to wait for another; the thread puts it on disk."""
         self._timer = None
-        if self._committing is None and self._pending:
-            loop = asyncio.get_running_loop()
-            self._write()
-            if not self._error:
-                self._committing = self._thread.submit(self._db.execute, "COMMIT")
-                self._committing.add_done_callback(lambda _: _soon(loop, self._committed))
-
-    def _committed(self) -> None:
-        """A commit has ended; the next begins when the oldest of what came since has waited long enough."""
-        if self._committing is None or not self._committing.done():
+        if not self._turn.acquire(blocking=False):
+            self._later()
             return
-        if error := self._committing.exception():
-            self._fail(error)
-        self._committing = None
-        if self._pending and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._commit)
+        self._write()
+        self._commits.put(True)
+
+    def _commit_forever(self) -> None:
+        while True:
+            try:
+                if not self._commits.get(timeout=COMMIT_WINDOW_S):
+                    return
+            except queue.Empty:
+                # Has the loop not come to it? Then a stage computes, and nothing else gets its turn.
+                late = self._pending and time.monotonic() - self._oldest > COMMIT_WINDOW_S
+                if not late or not self._turn.acquire(blocking=False):
+                    continue
+                self._write()
+            self._commit()
+            self._turn.release()
+
+    def _flush(self) -> None:
+        with self._turn:
+            self._write()
+            self._commit()
 
     def _write(self) -> None:
-        batch, self._pending = self._pending, []
-        if self._error:
-            return
+        came_by: list[tuple[Any, ...]] = []
         try:
-            self._db.execute("BEGIN")
-            for write, args in batch:
-                write(*args)
+            if self._pending and not self._error:
+                self._db.execute("BEGIN")
+            while self._pending and not self._error:
+                write, args = self._pending.popleft()
+                if write is None:
+                    came_by.append(args)
+                else:
+                    write(*args)
+            if not self._error:
+                self._db.executemany(_SEEN, came_by)
         except Exception as error:  # noqa: BLE001  whatever it is, who waits has to be told
+            self._fail(error)
+
+    def _commit(self) -> None:
+        try:
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
@@ -152,39 +183,21 @@ class Journal(Records):
 
     async def ready(self) -> None:
         """Wait while the disk is far behind."""
-        if len(self._pending) + len(self._came_by) > BACKLOG:
+        if len(self._pending) > BACKLOG:
             await self.settle()
 
     async def settle(self) -> None:
         """Wait until all that was written so far is on disk."""
-        while self._pending or self._committing:
-            if self._committing is None:
-                self._stop_timer()
-                self._commit()
-            if committing := self._committing:
-                await asyncio.wait([asyncio.wrap_future(committing)])
-                self._committed()
+        await asyncio.get_running_loop().run_in_executor(None, self._flush)
         self._check()
-
-    def _stop_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
 
     def close(self) -> None:
         """Write and commit what is left. Raises JournalError when that, or a commit before it, was refused."""
-        self._stop_timer()
-        self._thread.shutdown(wait=True)
-        if self._committing and (error := self._committing.exception()):
-            self._fail(error)
-        self._committing = None
-        if self._pending and not self._error:
-            self._write()
-            if not self._error:
-                try:
-                    self._db.execute("COMMIT")
-                except sqlite3.Error as error:
-                    self._fail(error)
+        if self._timer:
+            self._timer.cancel()
+        self._commits.put(False)
+        self._thread.join()
+        self._flush()
         self._db.close()
         self._reader.close()
         self._check()
@@ -250,14 +263,5 @@ class Journal(Records):
         for statement in FORGET:
             self._db.execute(statement, (step, row))
 
-    def _seen(self, came_by: list[tuple[int, int, str]]) -> None:
-        self._came_by = []
-        self._db.executemany("UPDATE walked SET epoch = ? WHERE step = ? AND id = ?", came_by)
-
     def _fact(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?,?)", (name, value))
-
-
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime; `close` looks by itself
-        loop.call_soon_threadsafe(call)

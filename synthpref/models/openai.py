@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import logging
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -26,6 +27,10 @@ from synthpref.models.pool import Endpoint, Pool, limiter_for
 
 OPENAI = "https://api.openai.com/v1"
 LARGE = 2**20
+OTHER_FILES = 128
+"""Files that a process has open beside its connections, with some to spare."""
+
+log = logging.getLogger("synthpref")
 
 
 class OpenAI(ModelSpec):
@@ -117,9 +122,10 @@ class OpenAI(ModelSpec):
 
     def open(self, shared: dict[str, Any]) -> Backend:
         endpoints = []
+        most = min(self.concurrency, _connections(self.slots(), shared) // len(self.addresses))
         for url in self.addresses:
             transport = self._transport(url, shared)
-            limiter = limiter_for(shared, url, self.concurrency, self.rpm, self.tpm)
+            limiter = limiter_for(shared, url, most, self.rpm, self.tpm)
             endpoints.append(Endpoint(shown(url), _Wire(self, shown(url), transport), limiter))
         return Pool(endpoints, many=self.many)
 
@@ -256,6 +262,25 @@ class _Http:
             await session.close()
             # Lets the transports close, so that no warning about them is raised at exit.
             await asyncio.sleep(0)
+
+
+def _connections(wanted: int, shared: dict[str, Any]) -> int:
+    """How many of the wanted connections may be open at once: each is a file to the system, whose limit for a
+    process is often 1,024 and can be raised by it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    total = shared["connections"] = shared.get("connections", OTHER_FILES) + wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if total > soft != resource.RLIM_INFINITY:
+        soft = total if hard == resource.RLIM_INFINITY else min(total, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if total <= soft or soft == resource.RLIM_INFINITY:
+        return wanted
+    least = max(1, wanted - (total - soft))
+    log.warning("%d connections were wanted, and the system allows %d; see ulimit -n", wanted, least)
+    return least
 
 
 def _proxy(url: str) -> str | None:

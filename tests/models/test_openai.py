@@ -473,3 +473,26 @@ def test_closing_twice_is_closing_once() -> None:
 
     with serving() as server:
         asyncio.run(go(server.url))
+
+
+@pytest.mark.parametrize(("hard", "reached"), [(2_000, 400), (300, 172)])
+def test_as_many_connections_are_open_as_the_system_allows(hard: int, reached: int) -> None:
+    """In a process of its own, whose limit of open files is low to begin with."""
+    code = f"""
+import asyncio, resource
+from synthpref.core.seam import Request
+from synthpref.models.openai import OpenAI
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, {hard}))
+
+async def main():
+    ask = OpenAI(model="m", base_url="http://127.0.0.1:9/v1", concurrency=400)
+    backend = ask.open({{}})
+    print(backend.endpoints[0].limiter.limit.most, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    await backend.aclose()
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    most, soft = map(int, done.stdout.split())
+    assert most == reached
+    assert soft == min(hard, 128 + 400)

@@ -271,7 +271,8 @@ def _connections(wanted: int, shared: dict[str, Any]) -> int:
         import resource
     except ImportError:  # Windows has no such limit
         return wanted
-    total = shared["connections"] = shared.get("connections", OTHER_FILES) + wanted
+    total: int = shared.get("connections", OTHER_FILES) + wanted
+    shared["connections"] = total
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if total > soft != resource.RLIM_INFINITY:
         soft = total if hard == resource.RLIM_INFINITY else min(total, hard)

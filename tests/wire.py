@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +34,18 @@ Names: "reset", "hang", "slow", "half", "not json", "no choices", "fewer", "odd 
 
 
 @dataclass
+class Call:
+    """A request as the server saw it. Times are of time.monotonic, which all processes of a machine share."""
+
+    identity: str
+    """A hash of the path and the body, seed included: who asks the same again has the same."""
+    model: str
+    arrived: float
+    answered: float | None = None
+    """When the last byte of its answer was handed to the system; None while there was none, or no good one."""
+
+
+@dataclass
 class Server:
     """What the server does and what it saw. Change the fields at any time."""
 
@@ -39,12 +53,22 @@ class Server:
     """Simulated models by name; a name that is not here gets an average one."""
     fault: Fault = lambda request, number: None
     latency_s: float = 0.0
+    pace: Callable[[int], float] = lambda number: 0.0
+    """Seconds more that the answer to the request of this number takes."""
     port: int = 0
     requests: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    open: threading.Event = field(default_factory=threading.Event)
+    """Cleared, no answer leaves until it is set again; faults do."""
+    leave: Callable[[float], None] = lambda seconds: None
+    """Drop all connections and refuse new ones for so long. To be called in the server's own thread, by a fault."""
+
+    def __post_init__(self) -> None:
+        self.open.set()
 
     @property
     def url(self) -> str:
@@ -66,10 +90,9 @@ class Server:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             self.headers.append(dict(request.headers))
-            if request.can_read_body:
-                self.bodies.append(json.loads(await request.read()))
-            if self.latency_s:
-                await asyncio.sleep(self.latency_s)
+            call = await self._note(request)
+            if wait := self.latency_s + self.pace(number):
+                await asyncio.sleep(wait)
             fault = self.fault(request, number)
             if isinstance(fault, web.StreamResponse):
                 return fault
@@ -92,14 +115,32 @@ class Server:
                 return cut
             if fault == "odd shape":
                 return web.json_response({"surprise": True})
+            while not self.open.is_set():
+                await asyncio.sleep(0.001)
             response: web.StreamResponse = await handler(request)
             if fault in ("no choices", "fewer") and isinstance(response, web.Response):
                 answer = json.loads(response.body)  # type: ignore[arg-type]
                 answer["choices"] = [] if fault == "no choices" else answer["choices"][:1]
                 return web.json_response(answer)
+            if call and not fault:
+                # Sent here and not by who called, so that it is known when.
+                await response.prepare(request)
+                await response.write_eof()
+                call.answered = time.monotonic()
             return response
         finally:
             self.in_flight -= 1
+
+    async def _note(self, request: web.Request) -> Call | None:
+        arrived = time.monotonic()
+        if not request.can_read_body:
+            return None
+        raw = await request.read()
+        body = json.loads(raw)
+        self.bodies.append(body)
+        identity = hashlib.sha256(request.path.encode() + raw).hexdigest()
+        self.calls.append(Call(identity, body.get("model", ""), arrived))
+        return self.calls[-1]
 
     def _world(self, name: str) -> Simulated:
         return self.worlds.get(name) or Simulated(model=name)
@@ -183,11 +224,28 @@ def serving(**fields: Any) -> Iterator[Server]:
     ready = threading.Event()
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
 
-    async def start() -> None:
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+    async def listen() -> web.TCPSite:
+        site = web.TCPSite(runner, "127.0.0.1", server.port, reuse_port=True)
         await site.start()
-        server.port = runner.addresses[0][1]
+        return site
+
+    async def away(seconds: float) -> None:
+        nonlocal site
+        await site.stop()
+        assert runner.server
+        for connection in runner.server.connections:
+            connection.force_close()
+        await asyncio.sleep(seconds)
+        site = await listen()
+
+    def leave(seconds: float) -> None:
+        leaving.append(loop.create_task(away(seconds)))
+
+    async def start() -> None:
+        nonlocal site
+        await runner.setup()
+        site = await listen()
+        server.leave = leave
         ready.set()
 
     def work() -> None:
@@ -203,14 +261,22 @@ def serving(**fields: Any) -> Iterator[Server]:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield server
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+    site: web.TCPSite
+    leaving: list[asyncio.Task[None]] = []
+    # Bound for as long as the server lives, so that no one else gets the port while it is away.
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        server.port = held.getsockname()[1]
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        assert ready.wait(10)
+        try:
+            yield server
+        finally:
+            server.open.set()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(10)
 
 
 @contextmanager

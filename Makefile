@@ -3,7 +3,7 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test train-test lint types docs bench clean
+.PHONY: quickstart test torture train-test lint types docs bench clean
 
 $(VENV)/base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ test: $(VENV)/dev  ## set up, and run lint, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+torture: $(VENV)/dev  ## kill runs and break what they talk to, for minutes; writes docs/reliability.md
+	$(BIN)/python tests/torture.py
 
 # torch first and by itself, so that a CPU build can be chosen; in an environment of its own, because trl brings much.
 train-test:  ## a training step with each of TRL's trainers on what we export

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import socket
@@ -115,7 +116,7 @@ class Server:
                 return cut
             if fault == "odd shape":
                 return web.json_response({"surprise": True})
-            while not self.open.is_set():
+            while not self.open.is_set():  # noqa: ASYNC110  it is set from another thread
                 await asyncio.sleep(0.001)
             response: web.StreamResponse = await handler(request)
             if fault in ("no choices", "fewer") and isinstance(response, web.Response):
@@ -123,10 +124,11 @@ class Server:
                 answer["choices"] = [] if fault == "no choices" else answer["choices"][:1]
                 return web.json_response(answer)
             if call and not fault:
-                # Sent here and not by who called, so that it is known when.
-                await response.prepare(request)
-                await response.write_eof()
-                call.answered = time.monotonic()
+                # Sent here and not by who called, so that it is known when; not at all where who asked is gone.
+                with contextlib.suppress(ConnectionResetError):
+                    await response.prepare(request)
+                    await response.write_eof()
+                    call.answered = time.monotonic()
             return response
         finally:
             self.in_flight -= 1

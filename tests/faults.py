@@ -92,40 +92,36 @@ def unavailable() -> Any:
     return status(503)
 
 
+def named(fault: str) -> Make:
+    """One of the faults that tests/wire.py knows by name."""
+    return lambda: fault
+
+
+NAMED = [named(fault) for fault in ("reset", "half", "not json", "odd shape", "no choices", "fewer")]
 TROUBLES = (
     Trouble("status 500", "20 % of the requests", some(server_error)),
-    Trouble("the connection is reset", "20 %", some(lambda: "reset")),
+    Trouble("the connection is reset", "20 %", some(named("reset"))),
     Trouble("429 without Retry-After", "20 %", some(too_many)),
     Trouble("429 with Retry-After", "20 %", some(too_many_until)),
-    Trouble("the answer is cut in half", "20 %", some(lambda: "half")),
+    Trouble("the answer is cut in half", "20 %", some(named("half"))),
     Trouble(
         "not JSON, JSON of another shape, no choices",
         "20 %",
-        some(lambda: "not json", lambda: "odd shape", lambda: "no choices"),
+        some(named("not json"), named("odd shape"), named("no choices")),
     ),
-    Trouble("fewer choices than asked for", "20 %", some(lambda: "fewer")),
+    Trouble("fewer choices than asked for", "20 %", some(named("fewer"))),
     Trouble(
         "no answer before the time-out",
         "20 %",
-        some(lambda: "hang"),
+        some(named("hang")),
         role={"timeout_s": HANG_S, "retries": 12},
     ),
     Trouble(
         "all of these at once",
         "40 %",
-        some(
-            server_error,
-            unavailable,
-            too_many,
-            too_many_until,
-            *(
-                lambda name=name: name
-                for name in ("reset", "half", "not json", "odd shape", "no choices", "fewer")
-            ),
-            share=0.4,
-        ),
+        some(server_error, unavailable, too_many, too_many_until, *NAMED, share=0.4),
         role={"retries": 12},
-    ),  # fmt: skip
+    ),
     Trouble("the endpoint is gone, and comes back", "once", away),
     Trouble("every request gets 503, as behind a proxy", "once", failing(unavailable)),
     Trouble("every request gets 429", "once", failing(too_many)),

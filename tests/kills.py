@@ -177,20 +177,21 @@ def by_commit(sight: Sight, count: int) -> Come:
 def choose(rng: random.Random, sight: Sight) -> tuple[str, Come]:
     """A moment that this start may come to, and its name."""
     calm, server = sight.calm, sight.server
-    kinds = ["clock", "clock", "file", "file", "commit"]
     owed = {
         model: n - len({c.identity for c in server.calls if c.answered and c.model == model})
         for model, n in calm.requests.items()
     }
-    kinds += ["requests"] * 3 if any(n > 0 for n in owed.values()) else []
-    kinds += ["barrier"] * 2 if any(owed[model] > 0 for model in rough.BEFORE) else []
+    asking = [model for model, n in owed.items() if n > 0]
+    # A run that still has to ask is mostly killed while it does, and early, so that it can be killed there again.
+    kinds = ["requests"] * 6 + ["commit"] * 3 + ["clock", "file"] if asking else ["file"] * 4 + ["clock"] * 2
+    kinds += ["barrier"] * 2 if any(model in rough.BEFORE for model in asking) else []
     kind = rng.choice(kinds)
     if kind == "clock":
         after = rng.uniform(0.0, calm.wall_s)
         return f"{after:.3f} s after the start", by_clock(sight, after)
     if kind == "requests":
-        model = rng.choice([model for model, n in owed.items() if n > 0])
-        count = rng.randint(1, max(1, owed[model]))
+        model = rng.choice(asking)
+        count = 1 + int(owed[model] * 0.7 * rng.random() ** 2)
         return f"request {count} to {model}", by_requests(sight, model, count)
     if kind == "barrier":
         after = rng.uniform(0.0, calm.gap_s * 1.1)

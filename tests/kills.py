@@ -28,7 +28,12 @@ FILES = (
     "summary.json.part",
 )  # fmt: skip
 """What a run leaves after its last step, in this order."""
-PHASES = ("start", "generation", "judging", "barrier", "after the barrier", "export", "journal commit")
+PHASES = (
+    "start", "replay", "generation", "judging", "barrier", "after the barrier", "export", "journal commit",
+)  # fmt: skip
+
+LAST = 2
+"""Kills in the export of one run. More tell nothing new: nothing is lost there."""
 
 Come = Callable[[], bool]
 
@@ -182,15 +187,16 @@ def choose(rng: random.Random, sight: Sight) -> tuple[str, Come]:
         for model, n in calm.requests.items()
     }
     asking = [model for model, n in owed.items() if n > 0]
+    before = [model for model in asking if model in rough.BEFORE]
     # A run that still has to ask is mostly killed while it does, and early, so that it can be killed there again.
-    kinds = ["requests"] * 6 + ["commit"] * 3 + ["clock", "file"] if asking else ["file"] * 4 + ["clock"] * 2
-    kinds += ["barrier"] * 2 if any(model in rough.BEFORE for model in asking) else []
+    kinds = ["requests"] * 7 + ["commit"] * 3 + ["clock", "file"] if asking else ["file"] * 4 + ["clock"] * 2
+    kinds += ["barrier"] if before else []
     kind = rng.choice(kinds)
     if kind == "clock":
         after = rng.uniform(0.0, calm.wall_s)
         return f"{after:.3f} s after the start", by_clock(sight, after)
     if kind == "requests":
-        model = rng.choice(asking)
+        model = rng.choice(before or asking)
         count = 1 + int(owed[model] * 0.7 * rng.random() ** 2)
         return f"request {count} to {model}", by_requests(sight, model, count)
     if kind == "barrier":
@@ -211,10 +217,10 @@ def phase_of(sight: Sight, killed: float, moment: str) -> str:
     if any(sight.written(name) for name in FILES):
         return "export"
     open_ = [c for c in calls if not c.answered or c.answered > killed]
-    if not open_ and sight.answered(*rough.BEFORE) and (calls or sight.log()[0]):
-        return "barrier"
     if not calls:
-        return "start"
+        return "replay" if sight.log()[1] > sight.began_ns else "start"
+    if not open_ and sight.answered(*rough.BEFORE):
+        return "barrier"
     last = max(open_ or calls, key=lambda c: c.arrived).model
     return {"judge": "judging", "critic": "after the barrier"}.get(last, "generation")
 
@@ -255,6 +261,8 @@ def killed_run(
     account = Account()
     for _ in range(kills):
         account.lives.append(life(folder, server, calm, rng))
+        if sum(lived.phase == "export" for lived in account.lives) >= LAST:
+            break
     account.lives.append(Life(time.monotonic()))
     rough.run(folder)
     account.wrong += [f"{name} differs" for name in rough.differences(calm.outcome, rough.outcome(folder))]

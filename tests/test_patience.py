@@ -32,8 +32,8 @@ def test_an_endpoint_that_answers_nobody_is_away_whatever_it_says(
 ) -> None:
     """Longer than the retries of a call last: no row is to blame for it."""
     fails = {"503": faults.unavailable, "reset": faults.named("reset")}[name]
-    trouble = faults.Trouble(name, "once", faults.failing(fails), role={"retries": 1})
-    faults.troubled(tmp_path, trouble, ROWS, name, 2.0, rough.run_here)
+    trouble = faults.Trouble(name, "once", faults.failing(fails), role={"retries": 2})
+    faults.troubled(tmp_path, trouble, ROWS, name, 3.0, rough.run_here)
     same(untroubled, tmp_path)
 
 

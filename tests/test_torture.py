@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import faults
 import kills
@@ -36,6 +38,53 @@ def test_killed_anywhere_it_comes_to_the_same_bytes_and_asks_again_only_what_was
     account = kills.killed_run(tmp_path, server, 30, calm, f"short|{number}", 5, SLACK_S, **torture.KILLED)
     assert account.wrong == [], [(life.phase, life.moment) for life in account.lives]
     assert sum(life.killed is not None for life in account.lives) > 1
+
+
+BUSY = '''
+import time
+from pathlib import Path
+from synthpref import RowStage
+
+
+class Busy(RowStage):
+    """Computes for as long as nobody lets it go on, and nothing else gets its turn meanwhile."""
+
+    async def run(self, row, ask):
+        Path("computing").touch()
+        while not Path("enough").exists():
+            time.sleep(0.01)
+        return row
+
+
+STAGES = {"my.busy": Busy}
+'''
+
+
+def test_answers_are_kept_also_while_a_stage_computes(tmp_path: Path) -> None:
+    with serving() as server:
+        path = rough.write(tmp_path, [server.url], 10, concurrency=1)
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree["plugins"] = ["busy.py"]
+        tree["stages"].insert(2, "my.busy")
+        path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        (tmp_path / "busy.py").write_text(BUSY, encoding="utf-8")
+        process = rough.start(tmp_path)
+        while not (tmp_path / "computing").exists():
+            assert process.poll() is None, rough.said(tmp_path)
+            time.sleep(0.01)
+        # The moment of the kill is what is tested: long after the window in which answers may be lost.
+        moment = time.monotonic() + kills.WINDOW_S + SLACK_S
+        while time.monotonic() < moment:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        # One call at a time: what came after the answer that led here lies unread in a socket, and is in flight.
+        led = next(i for i, call in enumerate(server.calls) if call.model == "policy")
+        kept = {call.identity for call in server.calls[: led + 1]}
+        server.calls.clear()
+        (tmp_path / "enough").touch()
+        rough.run(tmp_path)
+        assert not kept & {call.identity for call in server.calls}
 
 
 @pytest.fixture(scope="module")

@@ -47,12 +47,12 @@ def test_told_once_it_makes_no_new_call_and_keeps_those_in_flight(
     needed, before = rough.outcome(tmp_path / "calm"), server.requests
     server.calls.clear()
     rough.write(tmp_path, [server.url], 20, concurrency=8)
-    server.open.clear()
+    server.hold = lambda call: True
     process = rough.start(tmp_path)
     until(lambda: server.requests == before + 8, process)
     process.send_signal(number)
     stopping(tmp_path, process)
-    server.open.set()
+    server.hold = lambda call: False
     assert process.wait(PATIENCE_S) == 3, rough.said(tmp_path)
     assert server.requests == before + 8, "no call is made after the signal"
     assert "interrupted" in rough.said(tmp_path)
@@ -199,7 +199,7 @@ def asleep_in_open(pid: int) -> bool:
 
 
 def test_a_second_run_in_the_folder_is_refused_and_told_who_is_there(tmp_path: Path, server: Server) -> None:
-    server.open.clear()
+    server.hold = lambda call: True
     rough.write(tmp_path, [server.url], 10)
     first = rough.start(tmp_path)
     until(lambda: server.requests > 0, first)
@@ -209,21 +209,21 @@ def test_a_second_run_in_the_folder_is_refused_and_told_who_is_there(tmp_path: P
     assert first.poll() is None, "the first is left in peace"
     first.kill()
     first.wait()
-    server.open.set()
+    server.hold = lambda call: False
     rough.run(tmp_path)
     rough.every_row_ends_once(rough.home(tmp_path).parents[1])
 
 
 def test_of_two_that_take_over_from_a_dead_one_only_one_runs(tmp_path: Path, server: Server) -> None:
     rough.write(tmp_path, [server.url], 10)
-    server.open.clear()
+    server.hold = lambda call: True
     dead = rough.start(tmp_path)
     until(lambda: server.requests > 0, dead)
     dead.kill()
     dead.wait()
     two = [rough.start(tmp_path), rough.start(tmp_path)]
     until(lambda: any(process.poll() is not None for process in two))
-    server.open.set()
+    server.hold = lambda call: False
     assert sorted(process.wait(PATIENCE_S) for process in two) == [0, 1], rough.said(tmp_path)
     refused = next(p for p in two if p.returncode == 1)
     assert refused.pid != dead.pid

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,19 +73,6 @@ def dataset(folder: Path, name: str = "wire") -> bytes:
     return (folder / "runs" / name / "dataset" / "data" / "train.parquet").read_bytes()
 
 
-def when(server: Server, count: int) -> threading.Event:
-    """Set once the server has seen so many requests."""
-    reached, before = threading.Event(), server.fault
-
-    def fault(request: Any, number: int) -> Any:
-        if number >= count:
-            reached.set()
-        return before(request, number)
-
-    server.fault = fault
-    return reached
-
-
 def test_no_key_and_no_token_is_written_anywhere(tmp_path: Path, server: Server) -> None:
     echo = f"bad key {KEY}, token {PLANTED}"
     server.fault = lambda request, number: status(400, echo) if number in (3, 4) else None
@@ -102,24 +87,6 @@ def test_no_key_and_no_token_is_written_anywhere(tmp_path: Path, server: Server)
         assert secret not in out
         assert [p for p in files if secret.encode() in p.read_bytes()] == []
     assert "[secret]" in (tmp_path / "runs/wire/left.jsonl").read_text(encoding="utf-8")
-
-
-def test_faults_that_pass_change_nothing_in_the_dataset(tmp_path: Path, server: Server) -> None:
-    faults: list[Any] = [
-        lambda: status(500), lambda: "reset", lambda: status(429, Retry_After="0.05"), lambda: "half",
-        lambda: "not json", lambda: status(503), lambda: "no choices", lambda: "fewer", lambda: status(429),
-    ]  # fmt: skip
-    (tmp_path / "calm").mkdir()
-    (tmp_path / "rough").mkdir()
-    write(tmp_path / "calm", server.url)
-    assert run(tmp_path / "calm")[0] == 0
-    calm = server.requests
-    server.fault = lambda request, number: faults[(number // 5) % len(faults)]() if number % 5 == 0 else None
-    write(tmp_path / "rough", server.url)
-    code, out = run(tmp_path / "rough")
-    assert code == 0, out
-    assert server.requests - calm > calm
-    assert dataset(tmp_path / "calm") == dataset(tmp_path / "rough")
 
 
 @pytest.mark.parametrize(
@@ -151,85 +118,6 @@ def test_an_endpoint_that_is_down_is_told_and_the_run_resumes_when_it_is_up(tmp_
         write(tmp_path, up.url)
         code, out = run(tmp_path)
     assert code == 0, out
-
-
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path: Path, server: Server) -> None:
-    (tmp_path / "whole").mkdir()
-    write(tmp_path / "whole", server.url, rows=60)
-    assert run(tmp_path / "whole")[0] == 0
-    needed = server.requests
-    (tmp_path / "killed").mkdir()
-    write(tmp_path / "killed", server.url, rows=60)
-    server.latency_s = 0.01
-    most_lost = 0
-    for part in (0.15, 0.4, 0.65, 0.9):
-        reached = when(server, server.requests + int(needed * 0.2))
-        process = start(tmp_path / "killed")
-        assert reached.wait(30), part
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        most_lost += server.most_in_flight
-    server.latency_s = 0
-    code, out = run(tmp_path / "killed")
-    assert code == 0, out
-    assert dataset(tmp_path / "killed") == dataset(tmp_path / "whole")
-    window = 4 * 0.05 / 0.01 * server.most_in_flight
-    assert server.requests - needed <= needed + most_lost + window
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_once_it_stops_resumable(tmp_path: Path, server: Server, number: signal.Signals) -> None:
-    server.latency_s = 0.05
-    reached = when(server, 40)
-    write(tmp_path, server.url, rows=300)
-    process = start(tmp_path)
-    assert reached.wait(30)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 3, out
-    assert "interrupted" in out
-    assert "the same command goes on" in out
-    before = server.requests
-    server.latency_s = 0
-    code, out = run(tmp_path)
-    assert code == 0, out
-    asked = [json.dumps([b["messages"], b.get("seed")]) for b in server.bodies]
-    assert len(asked) == len(set(asked)), (
-        "calls in flight at the first Ctrl-C are kept, so nothing is asked twice"
-    )
-    assert server.requests > before
-
-
-def test_interrupted_twice_it_leaves_at_once(tmp_path: Path, server: Server) -> None:
-    server.fault = lambda request, number: "hang" if number > 20 else None
-    reached = when(server, 22)
-    write(tmp_path, server.url, rows=100)
-    process = start(tmp_path)
-    assert reached.wait(30)
-    process.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.7)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=10)
-    assert process.returncode == 130, out
-    server.fault = lambda request, number: None
-    code, out = run(tmp_path)
-    assert code == 0, out
-
-
-def test_two_runs_in_one_folder_the_second_refuses(tmp_path: Path, server: Server) -> None:
-    server.latency_s = 0.05
-    reached = when(server, 5)
-    write(tmp_path, server.url, rows=200)
-    first = start(tmp_path)
-    assert reached.wait(30)
-    code, out = run(tmp_path)
-    assert code == 1
-    assert f"process {first.pid} on" in out
-    first.kill()
-    first.communicate()
-    server.latency_s = 0
-    assert run(tmp_path)[0] == 0, "a dead holder holds nothing"
 
 
 def test_a_disk_that_is_full_stops_the_run_and_nothing_is_lost(tmp_path: Path, server: Server) -> None:

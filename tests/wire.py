@@ -63,13 +63,10 @@ class Server:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    open: threading.Event = field(default_factory=threading.Event)
-    """Cleared, no answer leaves until it is set again; faults do."""
+    hold: Callable[[Call], bool] = lambda call: False
+    """Whether this answer has to wait; asked again and again until it may leave. Faults do not wait."""
     leave: Callable[[float], None] = lambda seconds: None
     """Drop all connections and refuse new ones for so long. To be called in the server's own thread, by a fault."""
-
-    def __post_init__(self) -> None:
-        self.open.set()
 
     @property
     def url(self) -> str:
@@ -116,7 +113,7 @@ class Server:
                 return cut
             if fault == "odd shape":
                 return web.json_response({"surprise": True})
-            while not self.open.is_set():  # noqa: ASYNC110  it is set from another thread
+            while call and self.hold(call):  # noqa: ASYNC110  what it hangs on is in another thread
                 await asyncio.sleep(0.001)
             response: web.StreamResponse = await handler(request)
             if fault in ("no choices", "fewer") and isinstance(response, web.Response):
@@ -276,7 +273,6 @@ def serving(**fields: Any) -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.open.set()
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
 

@@ -66,6 +66,8 @@ class Life:
     """Requests that were asked again because of this kill."""
     ages: list[float] = field(default_factory=list)
     """Of those, how long before the kill an answer had been given, where one had."""
+    failed: str = ""
+    """What it said when it ended neither well nor by a kill."""
 
 
 @dataclass
@@ -244,7 +246,7 @@ def life(folder: Path, server: Server, calm: Calm, rng: random.Random) -> Life:
     if made.killed is not None and process.returncode == 0:
         made.killed = None  # it had ended by itself in the meantime
     if made.killed is None:
-        assert process.returncode == 0, f"exit {process.returncode}: {rough.said(folder)}"
+        made.failed = f"exit {process.returncode}: {rough.why(folder)}" if process.returncode else ""
     else:
         made.phase = phase_of(sight, made.killed, made.moment)
     return made
@@ -261,10 +263,17 @@ def killed_run(
     account = Account()
     for _ in range(kills):
         account.lives.append(life(folder, server, calm, rng))
+        if account.lives[-1].failed:
+            account.wrong.append(account.lives[-1].failed)
+            return account
         if sum(lived.phase == "export" for lived in account.lives) >= LAST:
             break
     account.lives.append(Life(time.monotonic()))
-    rough.run(folder)
+    try:
+        rough.run(folder)
+    except AssertionError as error:
+        account.wrong.append(str(error))
+        return account
     account.wrong += [f"{name} differs" for name in rough.differences(calm.outcome, rough.outcome(folder))]
     rough.every_row_ends_once(folder)
     asked = {call.identity for call in server.calls}

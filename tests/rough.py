@@ -80,8 +80,14 @@ def said(folder: Path) -> str:
 def run(folder: Path, patience_s: float = 300) -> None:
     """Run to the end, which has to be a good one."""
     code = start(folder).wait(patience_s)
-    assert code == 0, f"exit {code}: {said(folder)}"
+    assert code == 0, f"exit {code}: {why(folder)}"
     assert "Traceback" not in said(folder), said(folder)
+
+
+def why(folder: Path) -> str:
+    """What the last start said of its end, and below it all that was ever said."""
+    lines = [line for line in said(folder).splitlines() if line.startswith(("Stopped", "error", "Left"))]
+    return "\n".join([*lines[-1:], "", said(folder)])
 
 
 def run_here(folder: Path) -> None:

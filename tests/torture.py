@@ -86,7 +86,7 @@ def kill(folder: Path, seed: int, points: int, rows: int, only: int | None) -> T
             where = ", ".join(f"{x.phase} ({x.again})" for x in account.lives if x.killed)
             print(f"run {number}, {time.monotonic() - began:.0f} s: {where}", *account.wrong, sep="\n    ")
             again = f"python tests/torture.py --only kill --seed {seed} --rows {rows} --run {number}"
-            wrong += [f"{what}; again: {again}" for what in account.wrong]
+            wrong += [f"{what.splitlines()[0]}; again: {again}" for what in account.wrong]
             if only is not None:
                 break
     asked = sum(calm.requests.values())

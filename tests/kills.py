@@ -46,8 +46,6 @@ class Calm:
     requests: Counter[str]
     """How many distinct requests each model got."""
     identities: set[str]
-    first_s: float
-    """From the command to the first request."""
     gap_s: float
     """From the last answer before the barrier to the first request after it."""
     wall_s: float
@@ -90,8 +88,7 @@ def calm_run(folder: Path, server: Server, rows: int, **role: object) -> Calm:
     before = max(c.answered or 0.0 for c in calls if c.model in rough.BEFORE)
     after = min(c.arrived for c in calls if c.model in rough.AFTER)
     requests = Counter(call.model for call in calls)
-    first = min(c.arrived for c in calls) - began
-    return Calm(rough.outcome(folder), requests, identities, first, after - before, wall)
+    return Calm(rough.outcome(folder), requests, identities, after - before, wall)
 
 
 # ---- moments
@@ -243,9 +240,8 @@ def life(folder: Path, server: Server, calm: Calm, rng: random.Random) -> Life:
             process.wait()
             break
         time.sleep(LOOK_S)
-    if made.killed is not None and process.returncode == 0:
-        made.killed = None  # it had ended by itself in the meantime
-    if made.killed is None:
+    if process.returncode != -signal.SIGKILL:
+        made.killed = None  # it ended by itself, perhaps just before
         made.failed = f"exit {process.returncode}: {rough.why(folder)}" if process.returncode else ""
     else:
         made.phase = phase_of(sight, made.killed, made.moment)
@@ -277,9 +273,9 @@ def killed_run(
     account.wrong += [f"{name} differs" for name in rough.differences(calm.outcome, rough.outcome(folder))]
     rough.every_row_ends_once(folder)
     asked = {call.identity for call in server.calls}
-    account.wrong += [f"{len(asked - calm.identities)} requests that a calm run does not make"] * (
-        asked != calm.identities
-    )
+    if asked != calm.identities:
+        more, less = len(asked - calm.identities), len(calm.identities - asked)
+        account.wrong.append(f"{more} requests more and {less} less than a calm run makes")
     count(account, server.calls, slack_s)
     return account
 
@@ -298,10 +294,9 @@ def count(account: Account, calls: Sequence[Call], slack_s: float) -> None:
                 lost_in.again += 1
                 if first.answered is not None and first.answered <= lost_in.killed:
                     lost_in.ages.append(lost_in.killed - first.answered)
-    for life in account.lives:
-        late = [age for age in life.ages if age > WINDOW_S + slack_s]
-        if late:
+    for lived in account.lives:
+        if late := [age for age in lived.ages if age > WINDOW_S + slack_s]:
             told = (
                 f"{len(late)} answers from {max(late) * 1000:.0f} ms or less before it were asked for again"
             )
-            account.wrong.append(f"killed at {life.moment} ({life.phase}): {told}")
+            account.wrong.append(f"killed at {lived.moment} ({lived.phase}): {told}")

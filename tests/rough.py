@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import yaml
 
 from synthpref import job
-from wire import Server
 
 NAME = "rough"
 BEFORE, AFTER = ("writer", "policy", "judge"), ("critic",)
@@ -79,7 +78,13 @@ def said(folder: Path) -> str:
 
 def run(folder: Path, patience_s: float = 300) -> None:
     """Run to the end, which has to be a good one."""
-    code = start(folder).wait(patience_s)
+    process = start(folder)
+    try:
+        code: int | str = process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        code = f"none after {patience_s:g} s"
     assert code == 0, f"exit {code}: {why(folder)}"
     assert "Traceback" not in said(folder), said(folder)
 
@@ -128,7 +133,3 @@ def every_row_ends_once(folder: Path) -> dict[str, int]:
     assert len(kept) == books["exported"], books
     assert sum(line["how"] == "reject" for line in gone) == books["rejected"], books
     return books
-
-
-def requests_of(server: Server, *models: str) -> set[str]:
-    return {call.identity for call in server.calls if call.model in models}

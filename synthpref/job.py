@@ -6,14 +6,9 @@ holds is told in engine/folder.py.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +29,7 @@ from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Records
 from synthpref.engine.registry import Registry
 from synthpref.engine.runner import Books, Runner, steps_of
+from synthpref.engine.signals import Signals, hearing
 from synthpref.io import card, export, read, report, rows
 
 log = logging.getLogger("synthpref")
@@ -85,14 +81,14 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
-    with held(folder), logged(folder, recipe):
+    with held(folder), logged(folder, recipe), hearing() as signals:
         before = _left_by(recipe, folder)
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
         (folder / "summary.json").unlink(missing_ok=True)
         progress = Progress(expected=expected)
         try:
-            books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view))
+            books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view, signals))
         except StageError as error:
             raise StageError(recipe.redact(str(error))) from error
         stop.reason = recipe.redact(stop.reason)
@@ -127,7 +123,7 @@ def _left_by(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 async def _walk(
-    recipe: Recipe, folder: Path, limit: int | None, progress: Progress, view: View
+    recipe: Recipe, folder: Path, limit: int | None, progress: Progress, view: View, signals: Signals
 ) -> tuple[Books, Stop, list[dict[str, Any]], dict[str, Any]]:
     stop = Stop()
     loop = asyncio.get_running_loop()
@@ -139,7 +135,7 @@ async def _walk(
     journal = Journal(folder / JOURNAL, on_error)
     runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
     view(progress)
-    with _interruptible(stop):
+    with signals.stopping(stop):
         try:
             await runner.run()
             await journal.settle()
@@ -151,35 +147,6 @@ async def _walk(
             )
         finally:
             journal.close()
-
-
-@contextmanager
-def _interruptible(stop: Stop) -> Iterator[None]:
-    """SIGINT or SIGTERM once: finish what is in flight and stop. Twice: leave at once."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    # Only the main thread may take signals; elsewhere the caller decides when to stop.
-    taken = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-
-    interrupts = itertools.count()
-
-    def on_signal() -> None:
-        if next(interrupts) and task:
-            task.cancel()
-            return
-        stop.now("interrupted")
-        wait = "waiting for the calls in flight; interrupt again to leave without them"
-        print(f"\nStopping: {wait}.", file=sys.stderr, flush=True)
-
-    for number in taken:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
 
 
 def _write_left(recipe: Recipe, folder: Path) -> None:

@@ -125,7 +125,6 @@ def with_a_slow_barrier(folder: Path, server: Server) -> None:
     (folder / "slow.py").write_text(SLOW_BARRIER, encoding="utf-8")
 
 
-@pytest.mark.xfail(reason="the loop hears no signal while a barrier computes", run=False)
 @BOTH
 def test_told_twice_in_a_barrier_it_leaves_at_once(
     tmp_path: Path, server: Server, number: signal.Signals
@@ -166,15 +165,7 @@ def test_told_in_a_barrier_it_stops_when_the_barrier_is_through(
     rough.run(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, id="SIGINT"),
-        pytest.param(
-            signal.SIGTERM, id="SIGTERM", marks=pytest.mark.xfail(reason="nobody hears it after the walk")
-        ),
-    ],
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_while_the_dataset_is_written_it_says_that_the_run_can_go_on(
     tmp_path: Path, server: Server, number: signal.Signals
 ) -> None:

@@ -26,7 +26,6 @@ def same(untroubled: dict[str, bytes], folder: Path) -> None:
     assert rough.differences(untroubled, rough.outcome(folder)) == []
 
 
-@pytest.mark.xfail(reason="an outage that is not a refused connection uses up the retries of each call")
 @pytest.mark.parametrize("name", ["503", "reset"])
 def test_an_endpoint_that_answers_nobody_is_away_whatever_it_says(
     tmp_path: Path, untroubled: dict[str, bytes], name: str
@@ -38,7 +37,6 @@ def test_an_endpoint_that_answers_nobody_is_away_whatever_it_says(
     same(untroubled, tmp_path)
 
 
-@pytest.mark.xfail(reason="a 429 and a refused connection are counted as one of the row's retries")
 def test_a_call_that_had_to_wait_still_has_its_retries(tmp_path: Path, untroubled: dict[str, bytes]) -> None:
     """Being told "too many" is no failure of the row's, so it is not counted as one."""
     seen: Counter[str] = Counter()
@@ -60,7 +58,6 @@ def test_a_call_that_had_to_wait_still_has_its_retries(tmp_path: Path, untrouble
     same(untroubled, tmp_path)
 
 
-@pytest.mark.xfail(reason="each role has to have been answered itself")
 def test_an_endpoint_that_has_answered_one_role_is_not_new_to_another(
     tmp_path: Path, untroubled: dict[str, bytes]
 ) -> None:

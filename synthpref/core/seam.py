@@ -140,6 +140,10 @@ class ModelSpec(BaseModel):
             mode="json", include={k for k, f in fields.items() if NEUTRAL not in f.metadata}
         )
 
+    def place(self) -> str:
+        """Where it is: roles at one place are there, and away, together."""
+        return f"{self.backend} {self.model}"
+
     def secrets(self) -> list[str]:
         """Values that may never be written anywhere."""
         found = []

@@ -32,6 +32,8 @@ RATE_LIMIT_PATIENCE_S = 1800.0
 """How long one call may be told "too many requests", or is told to wait, before the run stops."""
 OUTAGE_PATIENCE_S = 600.0
 """How long an endpoint that has answered before may be away before the run stops."""
+AWAY = (None, 502, 503, 504)
+"""What an endpoint that is away says through what stands before it: a broken connection, or that it is not there."""
 FIRST_CONTACT_TRIES = 3
 """How often an endpoint that never answered is tried."""
 
@@ -93,21 +95,32 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 class _Patience:
     """When a call that keeps failing is given up. Time counts from the first failure of a kind, not from the
-    call's start, which may have waited long for its turn."""
+    call's start, which may have waited long for its turn.
 
-    def __init__(self, retries: int, answered: Callable[[], bool]) -> None:
+    `answered` tells when the endpoint last answered anybody, None for never. If that was before the failure that
+    came before this one, it is the endpoint that fails and not the row.
+    """
+
+    def __init__(self, retries: int, answered: Callable[[], float | None]) -> None:
         self._retries, self._answered = retries, answered
         self._since: dict[str, float] = {}
+        self._failures, self._last = 0, 0.0
 
     def ended(self, state: RetryCallState) -> bool:
         error = _error(state)
-        if not isinstance(error, BackendError) or error.kind == "transient":
-            return state.attempt_number > self._retries
-        now = time.monotonic()
-        waited = now - self._since.setdefault(error.kind, now) + (error.retry_after or 0.0)
+        if not isinstance(error, BackendError):
+            return True
+        now, answered = time.monotonic(), self._answered()
+        since = self._since.setdefault(error.kind, now)
+        waited = now - since + (error.retry_after or 0.0)
+        if error.kind == "transient":
+            self._failures += 1
+            away = answered is not None and answered <= self._last and error.status in AWAY
+            self._last = now
+            return self._failures > self._retries and not (away and waited <= OUTAGE_PATIENCE_S)
         if error.kind == "rate_limit":
             return waited > RATE_LIMIT_PATIENCE_S
-        if self._answered():
+        if answered is not None:
             return waited > OUTAGE_PATIENCE_S
         return state.attempt_number >= FIRST_CONTACT_TRIES
 
@@ -115,13 +128,16 @@ class _Patience:
 class Role:
     """An open model role: asks with retries, and counts."""
 
-    def __init__(self, name: str, spec: ModelSpec, backend: Backend, stop: Stop) -> None:
+    def __init__(
+        self, name: str, spec: ModelSpec, backend: Backend, stop: Stop, answered: dict[str, float]
+    ) -> None:
         self.name, self.spec, self.backend, self.stop = name, spec, backend, stop
         self.identity = spec.identity()
         self.able = spec.able()
         self.meter = Meter()
         self.in_flight = 0
-        self._answered = False
+        # By place, because roles at one endpoint share its outages.
+        self._answered, self._place = answered, spec.place()
 
     @property
     def cost(self) -> float | None:
@@ -151,11 +167,11 @@ class Role:
                 answers = await self._insist(request, error)
         except BackendError as error:
             if error.kind in FATAL or error.kind in ("unreachable", "rate_limit"):
-                failed = error.kind in FATAL or not self._answered
+                failed = error.kind in FATAL or self._place not in self._answered
                 self.stop.now(f"models.{self.name}: {error}", failed=failed)
                 raise Stopping from error
             raise
-        self._answered = True
+        self._answered[self._place] = time.monotonic()
         self.meter.requests += 1
         self.meter.completions += len(answers)
         for answer in answers:
@@ -172,7 +188,7 @@ class Role:
                 raise failure
             return await self._once(request)
 
-        patience = _Patience(self.spec.retries, lambda: self._answered)
+        patience = _Patience(self.spec.retries, lambda: self._answered.get(self._place))
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._again),
             stop=patience.ended,
@@ -230,6 +246,7 @@ class Models:
         self.roles: dict[str, Role] = {}
         self.on_answer: Callable[[], None] | None = None
         self._shared: dict[str, Any] = {"stop": stop.event}
+        self._answered: dict[str, float] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._busy = 0
         self._idle = asyncio.Event()
@@ -238,7 +255,7 @@ class Models:
     def role(self, name: str) -> Role:
         if name not in self.roles:
             spec = self.specs[name]
-            self.roles[name] = Role(name, spec, spec.open(self._shared), self.stop)
+            self.roles[name] = Role(name, spec, spec.open(self._shared), self.stop, self._answered)
         return self.roles[name]
 
     def info(self, name: str) -> ModelInfo:

@@ -125,7 +125,8 @@ class Records:
             db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
             (found,) = db.execute("PRAGMA user_version").fetchone()
             if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                db.executescript(SCHEMA)
+                # Whole or not at all: half a schema, left by a kill, would be taken for another version's.
+                db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
             elif found != FORMAT:
                 fix = "finish it with that version, or name another folder with --out"
                 raise JournalError(f"{self.path}: made by another version of synthpref; {fix}")

@@ -96,6 +96,9 @@ class OpenAI(ModelSpec):
         has = {"json_schema": self.structured_output, "logprobs": self.logprobs, "n": self.many}
         return self.capabilities - {name for name, there in has.items() if not there}
 
+    def place(self) -> str:
+        return " ".join(self.addresses)
+
     def slots(self) -> int:
         return self.concurrency * len(self.addresses)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,15 @@ def state(error: BackendError, attempt: int) -> RetryCallState:
 def test_patience_counts_from_the_first_failure_and_not_from_the_time_in_the_queue(
     kind: ErrorKind, answered: bool, attempt: int, ended: bool
 ) -> None:
-    patience = ask._Patience(3, lambda: answered)
-    assert patience.ended(state(BackendError(kind, "x"), attempt)) is ended
+    patience = ask._Patience(3, lambda: time.monotonic() if answered else None)
+    error = BackendError(kind, "x", status=500)
+    assert [patience.ended(state(error, i)) for i in range(1, attempt + 1)] == [False] * (attempt - 1) + [
+        ended
+    ]
 
 
 def test_being_told_to_wait_a_day_ends_the_patience_at_once() -> None:
-    patience = ask._Patience(3, lambda: True)
+    patience = ask._Patience(3, lambda: 0.0)
     assert patience.ended(state(BackendError("rate_limit", "x", retry_after=86400.0), 1))
     assert not patience.ended(state(BackendError("rate_limit", "x", retry_after=60.0), 1))
 

@@ -7,15 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Backend, Completion, Request
-from synthpref.models.limiter import Limit, Limiter
+from synthpref.models.caps import Caps
+from synthpref.models.lengths import Lengths
+from synthpref.models.limit import Limit
+from synthpref.models.limiter import Limiter
 
 ASIDE_S, LONGEST_ASIDE_S = 1.0, 60.0
 FAILURES_IN_A_ROW = 5
-CHARS_PER_TOKEN = 4
 
 log = logging.getLogger("synthpref")
 
@@ -62,6 +65,7 @@ class Pool:
         self, endpoints: Sequence[Endpoint], *, many: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.endpoints, self.many, self._clock = endpoints, many, clock
+        self.lengths = Lengths()
 
     async def complete(self, request: Request) -> list[Completion]:
         """The answers; those that an endpoint left out are asked for singly, each with its own seed.
@@ -94,11 +98,9 @@ class Pool:
                 continue
 
     async def _at(self, endpoint: Endpoint, request: Request) -> list[Completion]:
-        tokens = sum(len(m["content"]) for m in request.messages) / CHARS_PER_TOKEN
-        tokens += request.n * (request.max_tokens or 0)
-        async with endpoint.limiter.slot(request.priority, tokens) as ticket:
+        async with endpoint.limiter.slot(request.priority, partial(self.lengths.expected, request)) as slot:
             if not endpoint.there(self._clock()) and self._others(endpoint):
-                ticket[1] = 0.0
+                slot.used = 0.0
                 raise _Elsewhere
             trial = bool(endpoint.aside_until) and not endpoint.on_trial
             endpoint.on_trial = endpoint.on_trial or trial
@@ -113,8 +115,8 @@ class Pool:
                 if trial:
                     endpoint.on_trial = False
             endpoint.worked()
-            if answers and answers[0].usage:
-                ticket[1] = float(answers[0].usage.prompt_tokens + answers[0].usage.completion_tokens)
+            if endpoint.limiter.caps.tpm is not None:
+                slot.used = self.lengths.learn(request, answers)
             return answers
 
     def _noted(self, endpoint: Endpoint, error: BackendError) -> BackendError:
@@ -148,11 +150,10 @@ def limiter_for(shared: dict[str, Any], key: str, most: int, rpm: int | None, tp
     found = shared.get(f"limiter {key}")
     if not isinstance(found, Limiter):
         stop = shared.get("stop")
-        found = Limiter(Limit(most, rpm, tpm), stop if isinstance(stop, asyncio.Event) else None)
+        found = Limiter(Limit(most), stop=stop if isinstance(stop, asyncio.Event) else None)
         shared[f"limiter {key}"] = found
-    limit = found.limit
-    limit.most = min(limit.most, most)
-    limit.value = min(limit.value, limit.most)
-    limit.rpm = min((n for n in (limit.rpm, rpm) if n is not None), default=None)
-    limit.tpm = min((n for n in (limit.tpm, tpm) if n is not None), default=None)
+    found.limit.most = min(found.limit.most, most)
+    caps = found.caps
+    caps.rpm = min((n for n in (caps.rpm, rpm) if n is not None), default=None)
+    caps.tpm = min((n for n in (caps.tpm, tpm) if n is not None), default=None)
     return found

@@ -136,17 +136,25 @@ class Server:
 
 
 class Counting(Server):
-    """A server that tells what each answer used, and notes what it counts, when it counts it."""
+    """A server that tells what each answer used, and counts it at the start, at the end or as it is written."""
 
-    def __init__(self, slots: int, work: Work, *, per_second: float, at_end: bool, **options: Any) -> None:
+    def __init__(self, slots: int, work: Work, *, per_second: float, counts: str, **options: Any) -> None:
         super().__init__(slots, work, **options)
-        self.per_second, self.at_end = per_second, at_end
+        self.per_second, self.counts = per_second, counts
         self.counted: list[tuple[float, float]] = []
 
     def answer(self, arrived: float, work: float) -> Completion:
         used = Usage(50, max(1, round(work * self.per_second)))
         now = asyncio.get_running_loop().time()
-        self.counted.append((now if self.at_end else arrived, used.prompt_tokens + used.completion_tokens))
+        total = used.prompt_tokens + used.completion_tokens
+        if self.counts == "at the end":
+            self.counted.append((now, total))
+        elif self.counts == "at the start":
+            self.counted.append((arrived, total))
+        else:
+            parts = max(1, round(2 * (now - arrived)))
+            times = [arrived + (now - arrived) * (i + 0.5) / parts for i in range(parts)]
+            self.counted += [(at, total / parts) for at in times]
         return Completion(text="x", usage=used)
 
 

@@ -37,7 +37,9 @@ class Lengths:
         chars = max(_chars(request), 1)
         usage = answers[0].usage if answers else None
         asked = float(usage.prompt_tokens) if usage else chars * self._per_char
-        written = float(usage.completion_tokens) if usage else sum(len(a.text) for a in answers) / CHARS_PER_TOKEN
+        written = (
+            float(usage.completion_tokens) if usage else sum(len(a.text) for a in answers) / CHARS_PER_TOKEN
+        )
         self._seen += 1
         weight = 1 / min(self._seen, MEMORY)
         if usage:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from math import floor, inf, log, log2, sqrt
 
 START = 16.0
+"""So few calls do no harm anywhere, even in line: only an endpoint that refuses, or is late, gets fewer."""
 EASY = 64.0
 """Up to here each answer lets three more calls in; beyond it, one."""
 PAYS = 0.2
@@ -187,10 +188,11 @@ class Limit:
             self._set(min(self.value + (3 if self.value < EASY else 1), top))
 
     def _settle(self) -> None:
-        """Rest at the least load that does as well as the best, give or take."""
-        best = max(m.mean for m in self._bins.values() if m.n >= LEAST / 2)
-        at = min(b for b, m in self._bins.items() if m.n >= 4 and m.mean >= best - 0.1)
-        self._rest_at(min(self.value, 2 ** ((at + 1) / 2)))
+        """Rest at the least load that surely does as well as the best, give or take; steps down are for later."""
+        sure = {at: m.mean - sqrt(m.error2) for at, m in self._bins.items()}
+        best = max(sure.values())
+        at = min(at for at, mean in sure.items() if mean >= best - 0.1)
+        self._rest_at(min(self.value, max(START, 2 ** ((at + 1) / 2))))
 
     def _rest_at(self, value: float) -> None:
         self._starting = False
@@ -218,9 +220,9 @@ class Limit:
         """Start a step up or down, if there is room for one."""
         refuses = now < self._ceiling_until
         top = min(self._most, self._ceiling if refuses else inf)
-        value = min(self.value * STEP, top) if way > 0 else self.value / STEP
+        value = min(self.value * STEP, top) if way > 0 else max(self.value / STEP, START)
         # Where it refuses what is too much, what it takes does not queue: there is no use in less.
-        if int(value) == self.places or (value < self.value and (way > 0 or refuses)):
+        if int(value) == self.places or (value > self.value) != (way > 0) or (way < 0 and refuses):
             return False
         self._step, self._home = way, self.value
         self._go(value)

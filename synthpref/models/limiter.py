@@ -8,10 +8,11 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from math import inf
 from types import TracebackType
 
 from synthpref.core.errors import BackendError
-from synthpref.models.caps import CountedTicket, Caps
+from synthpref.models.caps import Caps, CountedTicket
 from synthpref.models.limit import Limit
 
 OVERLOADED = frozenset({408, 503, 529})
@@ -80,7 +81,8 @@ class Limiter:
             if pause <= 0:
                 caps.start(now, slot, expected)
         if pause > 0:
-            self._later(pause)
+            if pause < inf:
+                self._later(pause)
             return False
         limit.start(now, slot)
         return True
@@ -104,7 +106,9 @@ class Limiter:
             limit.answered(now, slot)
         elif isinstance(error, BackendError):
             late = error.status == 408
-            refused = error.kind == "rate_limit" or error.status in OVERLOADED or error.retry_after is not None
+            refused = (
+                error.kind == "rate_limit" or error.status in OVERLOADED or error.retry_after is not None
+            )
             if late or refused:
                 limit.suffered(now, slot, refused=not late, retry_after=error.retry_after)
         self._out(now, slot)
@@ -112,7 +116,7 @@ class Limiter:
     def _out(self, now: float, slot: Slot) -> None:
         self.limit.end(now, slot)
         if self.caps.any:
-            self.caps.end(slot)
+            self.caps.end(now, slot)
         if self.waiting:
             self._next()
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Backend, Completion, Request
-from synthpref.models.caps import Caps
 from synthpref.models.lengths import Lengths
 from synthpref.models.limit import Limit
 from synthpref.models.limiter import Limiter

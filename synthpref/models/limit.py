@@ -18,8 +18,8 @@ from math import floor, inf, log, log2, sqrt
 
 START = 16.0
 """So few calls do no harm anywhere, even in line: only an endpoint that refuses, or is late, gets fewer."""
-EASY = 64.0
-"""Up to here each answer lets three more calls in; beyond it, one."""
+EASY, EASY_SHARE = 64.0, 0.25
+"""Up to here, or up to this share of the most, each answer lets three more calls in; beyond it, one."""
 PAYS = 0.2
 """The limit grows while twice the load brings 2 ** PAYS of the throughput. A batch that brings so much more is at
 1 - PAYS of what it could ever bring."""
@@ -100,6 +100,8 @@ class Limit:
         self._cut_at = -inf
         self._refused = 0
         """Refusals since the last good answer, a burst counted once."""
+        self._good = 0
+        """Good answers since the last cut."""
         self._dark = False
         """Whether nothing at all was served at the last refusal."""
         self._before = value
@@ -147,6 +149,7 @@ class Limit:
 
     def answered(self, now: float, ticket: Ticket) -> None:
         """A call was answered well; `end` comes after. Only calls of a limit that is in use judge it."""
+        self._good += 1
         if self._refused:
             self._refused = 0
             if self._dark:
@@ -185,7 +188,8 @@ class Limit:
     def _grow(self, now: float) -> None:
         top = self._ceiling if now < self._ceiling_until else inf
         if self.value < top:
-            self._set(min(self.value + (3 if self.value < EASY else 1), top))
+            easy = max(EASY, EASY_SHARE * self._most)
+            self._set(min(self.value + (3 if self.value < easy else 1), top))
 
     def _settle(self) -> None:
         """Rest at the least load that surely does as well as the best, give or take; steps down are for later."""
@@ -195,7 +199,9 @@ class Limit:
         self._rest_at(min(self.value, max(START, 2 ** ((at + 1) / 2))))
 
     def _rest_at(self, value: float) -> None:
-        self._starting = False
+        """Rest; of so few calls that judging them takes long, start again from there."""
+        self._starting = value < START and value < self._most
+        self._bins = {}
         self._step = 0
         self._rest, self._tried = _Mean(), {1: _Mean(), -1: _Mean()}
         # A start ends beyond what pays rather than before it, so the first step is one down.
@@ -290,7 +296,8 @@ class Limit:
             self.paused_until = max(self.paused_until, now + breath)
         self._dark = not held
         known = now < self._ceiling_until and ticket.load > self._ceiling
-        again = 0.9 < max(1.0, held) / self._ceiling < 1.2
+        again = self._good >= LEAST and 0.9 < max(1.0, held) / self._ceiling < 1.2
+        self._good = 0
         self._ceiling_for = min(2 * self._ceiling_for, LONGEST_CEILING_S) if again else CEILING_S
         self._ceiling_for = max(self._ceiling_for, PAUSES * (retry_after or 0.0))
         self._ceiling, self._ceiling_until = max(1.0, held), now + self._ceiling_for

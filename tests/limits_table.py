@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from simulated_servers import Server, drive, lognormal
+from simulated_servers import Counting, Server, drive, heaviest, lognormal
+from synthpref.models.caps import WINDOW_S
 
 Make = Callable[[], Server]
 
@@ -63,9 +64,9 @@ def gpu(full: int, times: float) -> Callable[[int], float]:
     return lambda k: 1 + (times - 1) * k / full
 
 
-def over(knee: int) -> Callable[[int], float]:
-    """A server that does less the more is asked of it beyond a knee: twice the load, half the throughput."""
-    return lambda k: max(1.0, k / knee) ** 2
+def over(knee: int, power: float) -> Callable[[int], float]:
+    """A server that does less the more is asked of it beyond a knee, as one that runs out of memory does."""
+    return lambda k: max(1.0, k / knee) ** power
 
 
 def scenarios() -> list[Scenario]:
@@ -96,7 +97,12 @@ def scenarios() -> list[Scenario]:
             240,
             lambda full=full, times=times, mean=mean: Server(full, lognormal(mean), gpu(full, times)),
         )
-    add("does less beyond 128, 0.5 s", 120, lambda: Server(4096, lognormal(0.5), over(128)))
+    for share, power in ((70, 1.5), (50, 2.0)):
+        add(
+            f"does {share} % at twice its best load of 128, 0.5 s",
+            120,
+            lambda power=power: Server(4096, lognormal(0.5), over(128, power)),
+        )
     for slots, mean in ((4, 0.5), (16, 0.2), (64, 1.0), (64, 0.05), (256, 2.0), (64, 10.0)):
         seconds = min(240.0, 600 * mean)
         for pause in (None, 1.0):
@@ -122,16 +128,77 @@ def scenarios() -> list[Scenario]:
     return found
 
 
+@dataclass(frozen=True)
+class Quota:
+    """A role with a cap, at a server with more room than that."""
+
+    cap: int
+    mean: float
+    tokens: str = ""
+    """When the server counts tokens; "" for a cap of requests."""
+    per_second: float = 150.0
+    sigma: float = 0.4
+    slow_share: float = 0.0
+    max_tokens: int | None = None
+    way_s: float = 0.03
+    """Seconds from the client to the server, log-normal and very mixed; and back."""
+
+    @property
+    def name(self) -> str:
+        mixed = ", lengths very mixed" if self.sigma > 0.5 else ""
+        slow = ", 1 % of answers 50 times as long" if self.slow_share else ""
+        bound = f", max_tokens {self.max_tokens}" if self.max_tokens else ""
+        way = f", {self.way_s:g} s on the way" if self.way_s > 0.1 else ""
+        kind = f"TPM, answers of {self.mean:g} s and {self.mean * self.per_second:.0f} tokens, counted {self.tokens}"
+        kind = kind if self.tokens else f"RPM, answers of {self.mean:g} s"
+        return f"{self.cap:,} {kind}{mixed}{slow}{bound}{way}"
+
+    def run(self) -> tuple[float, float]:
+        """(the fullest minute, use after two minutes), both as shares of the cap, counted at the server."""
+        seconds = 120 + 5 * WINDOW_S
+        work = lognormal(self.mean, self.sigma, self.slow_share)
+        way = lognormal(self.way_s, 1.0)
+        if not self.tokens:
+            server = Server(4096, work, way=way)
+            drive(server, seconds, rpm=self.cap, callers=max(2000, round(self.cap * self.mean / 30)))
+            counted = [(at, 1.0) for at in server.arrived]
+        else:
+            server = Counting(4096, work, per_second=self.per_second, counts=self.tokens, way=way)
+            drive(server, seconds + 5 * self.mean, tpm=self.cap, max_tokens=self.max_tokens)
+            counted = server.counted
+        used = sum(n for at, n in counted if 120 < at <= seconds) / (seconds - 120) * 60
+        return heaviest(counted) / self.cap, used / self.cap
+
+
+def quotas() -> list[Quota]:
+    return [
+        *(Quota(cap, mean) for cap, mean in ((10, 0.5), (60, 1), (300, 0.05), (300, 5), (300, 20), (3000, 1))),
+        Quota(600, 1, way_s=0.2),
+        *(
+            Quota(cap, mean, when, per_second)
+            for when in ("at the end", "as written")
+            for cap, mean, per_second in (
+                (30_000, 2, 150), (200_000, 2, 150), (200_000, 8, 100), (1_000_000, 4, 150), (1_000_000, 20, 50)
+            )
+        ),
+        Quota(1_000_000, 4, "at the end", max_tokens=1000),
+        *(Quota(1_000_000, 4, when, sigma=1.0) for when in ("at the end", "as written")),
+        *(Quota(1_000_000, 2, when, slow_share=0.01) for when in ("at the end", "as written")),
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pick", nargs="*")
     parser.add_argument("--trace", action="store_true")
     options = parser.parse_args()
+
+    def picked(name: str) -> bool:
+        return not options.pick or any(word in name for word in options.pick)
+
     print("| server | 90 % of its best after | share of its best later | largest limit | refused a minute |")
     print("|---|---|---|---|---|")
-    for scenario in scenarios():
-        if options.pick and not any(word in scenario.name for word in options.pick):
-            continue
+    for scenario in filter(lambda s: picked(s.name), scenarios()):
         found = scenario.run()
         print(
             f"| {scenario.name} | {found.reached_s:.1f} s | {found.share:.1%} after {found.after_s:.0f} s"
@@ -140,6 +207,10 @@ def main() -> None:
         )
         if options.trace:
             print("   ", *(f"{limit:.0f}" for limit in found.limits[:: len(found.limits) // 30]))
+    print("\n| cap | fullest minute at the server | used |\n|---|---|---|")
+    for quota in filter(lambda q: picked(q.name), quotas()):
+        fullest, used = quota.run()
+        print(f"| {quota.name} | {fullest:.1%} | {used:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

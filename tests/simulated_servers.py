@@ -180,16 +180,6 @@ class Seen:
         return float("inf")
 
 
-def fullest(times: list[float], width: float = 60.0) -> int:
-    """The most events in any window."""
-    most = first = 0
-    for last, at in enumerate(times):
-        while times[first] <= at - width:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
-
-
 def heaviest(counted: list[tuple[float, float]], width: float = 60.0) -> float:
     """The most tokens in any window."""
     counted = sorted(counted)

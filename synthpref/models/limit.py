@@ -35,7 +35,8 @@ CERTAIN = 0.07
 """A standard error, in logarithms, that is small enough to decide by."""
 REST = 2
 """Judgements between steps; twice as many after each that was not kept, up to:"""
-LONGEST_REST = {1: 4, -1: 8}
+LONGEST_REST, LONGEST_COSTLY = 4, 16
+"""The second after steps that cost throughput while they were tried."""
 MEMORY = 16
 """Judgements that the rest looks back on."""
 CUT = 0.9
@@ -252,7 +253,8 @@ class Limit:
         self._step = 0
         self._tried = {1: _Mean(), -1: _Mean()}
         if beyond < 0:
-            self._wait[way] = self._due[way] = min(2 * self._wait[way], LONGEST_REST[way])
+            longest = LONGEST_COSTLY if gain < -2 * error else LONGEST_REST
+            self._wait[way] = self._due[way] = min(2 * self._wait[way], longest)
             self._go(self._home)
             return
         if way > 0 and gain > 0.6 * change and beyond > 2 * error:

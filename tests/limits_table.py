@@ -78,7 +78,7 @@ def scenarios() -> list[Scenario]:
     # Times are cut for the fastest, which have seen more answers in seconds than others in minutes.
     for slots in (4, 16, 64, 256, 1024, 2048):
         for mean in (0.02, 0.2, 1.0, 5.0, 20.0):
-            seconds = max(4.0, min(240.0, 1500 * mean, 120_000 * mean / slots))
+            seconds = max(4.0, min(240.0, 1500 * mean, 60_000 * mean / slots))
             add(
                 f"{slots} slots x {mean:g} s",
                 max(seconds, 140.0 if mean > 1 else 0),

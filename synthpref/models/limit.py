@@ -181,7 +181,7 @@ class Limit:
         if good >= half.mean + log(2) / 2:
             self._grow(now)
         gain = here.mean - half.mean - PAYS * log(2)
-        if here.n >= LEAST / 2 and gain < -sqrt(here.error2 + half.error2):
+        if here.n >= LEAST / 4 and gain < -sqrt(here.error2 + half.error2):
             self._settle()
         elif here.n >= 4 * max(LEAST, self.value):
             self._rest_at(self.value)

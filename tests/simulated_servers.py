@@ -173,9 +173,9 @@ class Seen:
 
     def reached(self, share: float, start: float = 0.0) -> float:
         """When a share of the best throughput was first had, over a twentieth of the time; inf for never."""
-        width = max(1, len(self.samples) // 20)
+        width, best = max(1, len(self.samples) // 20), self.server.best()
         for (at, _, before), (end, _, after) in zip(self.samples, self.samples[width:], strict=False):
-            if at >= start and after - before >= share * self.server.best() * (end - at):
+            if at >= start and after - before >= share * best * (end - at):
                 return at
         return float("inf")
 

@@ -1,150 +1,209 @@
-"""The law of the limit, in simulated time."""
+"""The law of the limit, call by call, and the line before it. Whole minutes are in test_limits_simulated.py."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-import random
-from collections.abc import Callable
 
 import pytest
 
-from synthpref.core.errors import BackendError
-from synthpref.models.limiter import WINDOW_S, Limit, Limiter
-
-Latency = Callable[[int], float]
-"""Seconds an answer takes when so many are in flight; negative for a 429."""
-
-
-def simulate(
-    limit: Limit, latency: Latency, seconds: float, seed: int = 0
-) -> tuple[list[float], list[float], int]:
-    """(times of answers, limits seen at them, number of 429s) of a client that always has more to ask."""
-    rng = random.Random(seed)
-    now, order = 0.0, itertools.count()
-    ends: list[tuple[float, int, list[float], bool]] = []
-    answers: list[float] = []
-    limits: list[float] = []
-    refused = 0
-    while now < seconds:
-        while (pause := limit.wait(now, 1)) == 0:
-            ticket = limit.start(now, 1)
-            takes = latency(limit.in_flight)
-            jitter = rng.lognormvariate(0, 0.2)
-            heapq.heappush(
-                ends, (now + (0.01 if takes < 0 else takes * jitter), next(order), ticket, takes >= 0)
-            )
-        if pause is not None and (not ends or now + pause < ends[0][0]):
-            now += pause
-            continue
-        now, _, ticket, good = heapq.heappop(ends)
-        if good:
-            limit.answered(now, ticket)
-            answers.append(now)
-            limits.append(limit.value)
-        else:
-            limit.suffered(now, ticket)
-            refused += 1
-        limit.end(now, ticket)
-    return answers, limits, refused
+import virtual_time
+from synthpref.core.errors import BackendError, ErrorKind
+from synthpref.models.caps import Caps
+from synthpref.models.limit import BREATH_S, CEILING_S, CUT, LONGEST_BREATH_S, START, Limit, Ticket
+from synthpref.models.limiter import Limiter
 
 
-def rate(answers: list[float], start: float, end: float) -> float:
-    return sum(start <= t < end for t in answers) / (end - start)
+def one() -> float:
+    return 1.0
 
 
-def test_it_grows_to_the_most_where_nothing_suffers() -> None:
-    limit = Limit(most=200)
-    answers, limits, _ = simulate(limit, lambda n: 0.5, 20)
-    assert max(limits) == 200
-    assert rate(answers, 15, 20) > 0.9 * 200 / 0.5 / 1.02
-
-
-@pytest.mark.parametrize("capacity", [16, 64])
-def test_it_finds_the_capacity_of_a_server_that_refuses(capacity: int) -> None:
-    limit = Limit(most=1000)
-    answers, _, refused = simulate(limit, lambda n: 0.2 if n <= capacity else -1, 120)
-    best = capacity / 0.2 / 1.02
-    assert rate(answers, 60, 120) > 0.9 * best
-    assert refused < 0.1 * len(answers)
-
-
-@pytest.mark.parametrize("capacity", [16, 64])
-def test_it_finds_the_capacity_of_a_server_that_only_slows_down(capacity: int) -> None:
-    limit = Limit(most=4000)
-    answers, limits, _ = simulate(limit, lambda n: 0.2 * max(1.0, n / capacity), 180)
-    best = capacity / 0.2 / 1.02
-    assert rate(answers, 60, 180) > 0.9 * best
-    late = [v for t, v in zip(answers, limits, strict=True) if t > 90]
-    assert max(late) < 8 * capacity, "it must not queue without bound where the server never refuses"
-
-
-def test_sustained_refusal_neither_stalls_nor_hammers() -> None:
-    limit = Limit(most=500)
-    open_again = 60.0
-    clock = {"now": 0.0}
-    rng = random.Random(1)
-    refusals = answers = 0
-    now = 0.0
-    while now < 120:
-        if limit.wait(now, 1) == 0:
-            ticket = limit.start(now, 1)
-            now += 0.05 * rng.lognormvariate(0, 0.1)
-            if now < open_again:
-                limit.suffered(now, ticket, retry_after=1.0)
-                refusals += 1
-            else:
-                limit.answered(now, ticket)
-                answers += 1
-            limit.end(now, ticket)
-        else:
-            now += limit.wait(now, 1) or 0.01
-        clock["now"] = now
-    assert refusals <= 61
-    assert answers > 500
-
-
-def test_one_burst_of_refusals_is_one_cut() -> None:
-    limit = Limit(most=100, value=100)
-    tickets = [limit.start(0.0, 1) for _ in range(100)]
+def started(limit: Limit, now: float, count: int) -> list[Ticket]:
+    tickets = [Ticket() for _ in range(count)]
     for ticket in tickets:
-        limit.suffered(0.1, ticket)
-        limit.end(0.1, ticket)
-    assert limit.value == pytest.approx(80)
+        limit.start(now, ticket)
+    return tickets
 
 
-@pytest.mark.parametrize("latency", [0.001, 0.4])
-def test_rpm_is_never_exceeded_in_any_window_and_is_used(latency: float) -> None:
-    limit = Limit(most=500, rpm=300)
-    answers, _, _ = simulate(limit, lambda n: latency, 300)
-    starts = sorted(answers)
-    for i, at in enumerate(starts):
-        # Answers come at most 2.5 latencies after their start; windows of starts are what is limited.
-        inside = sum(at <= t < at + WINDOW_S - 3 * latency for t in starts[i : i + 400])
-        assert inside <= 300
-    assert len(starts) >= 0.95 * 300 * 300 / 60
+def refuse(limit: Limit, now: float, tickets: list[Ticket]) -> None:
+    for ticket in tickets:
+        limit.suffered(now, ticket)
+        limit.end(now, ticket)
 
 
-def test_tpm_counts_estimates_first_and_real_tokens_after() -> None:
-    limit = Limit(tpm=1000)
-    first = limit.start(0.0, 600)
-    assert limit.wait(0.0, 600) == pytest.approx(60.0)
-    limit.end(1.0, first, 100)
-    assert limit.wait(1.0, 600) == 0
-    limit.start(1.0, 600)
-    assert limit.wait(2.0, 900) == pytest.approx(59.0)
-    assert limit.wait(2.0, 2000) == pytest.approx(59.0), "a call larger than the limit goes alone, not never"
-    assert limit.wait(61.5, 2000) == 0
+def answer(limit: Limit, now: float, tickets: list[Ticket]) -> None:
+    for ticket in tickets:
+        limit.answered(now, ticket)
+        limit.end(now, ticket)
+
+
+def test_at_the_start_each_good_answer_lets_more_in() -> None:
+    limit = Limit(most=256)
+    answer(limit, 1.0, started(limit, 0.0, 16)[:4])
+    # Only the first of them found the limit in use.
+    assert (limit.value, limit.in_flight) == (START + 3, 12)
+
+
+def test_a_limit_that_is_not_in_use_stays() -> None:
+    limit = Limit(most=256)
+    for second in range(100):
+        answer(limit, second + 0.5, started(limit, second, 15))
+    assert limit.value == START
+
+
+def test_the_most_holds_also_when_it_is_lowered() -> None:
+    limit = Limit(most=20, value=50)
+    assert limit.places == 20
+    limit.most = 7
+    assert (limit.value, limit.places) == (7, 7)
+    limit.most = 30
+    assert limit.value == 7, "more is found by trying"
+
+
+def test_a_burst_of_refusals_leaves_what_the_endpoint_holds() -> None:
+    limit = Limit(most=200, value=100)
+    tickets = started(limit, 0.0, 100)
+    refuse(limit, 0.1, tickets[64:])
+    assert (limit.in_flight, limit.places) == (64, 64)
+    assert limit.paused_until < 0.2, "the others are served, so there is nothing to wait for"
+
+
+def test_one_refusal_is_a_small_cut() -> None:
+    limit = Limit(most=200, value=100)
+    tickets = started(limit, 0.0, 100)
+    refuse(limit, 0.1, tickets[:1])
+    assert limit.value == pytest.approx(100 * CUT)
+
+
+def test_a_load_that_was_refused_is_left_alone_for_a_while() -> None:
+    limit = Limit(most=200, value=100)
+    held = started(limit, 0.0, 100)
+    refuse(limit, 0.1, held[50:])
+    held = held[:50]
+
+    def turns(start: float, end: float) -> float:
+        """Answers of half a second, always with all places in use; the most that was allowed meanwhile."""
+        nonlocal held
+        now, most = start, 0.0
+        while now < end:
+            for ticket in held:
+                limit.answered(now, ticket)
+                limit.end(now, ticket)
+                most = max(most, limit.value)
+                again = Ticket()
+                limit.start(now, again)
+                held = [*held[1:], again]
+            held += started(limit, now, limit.places - limit.in_flight)
+            now += 0.5
+        return most
+
+    assert turns(0.6, CEILING_S) == 50
+    assert turns(CEILING_S + 0.5, CEILING_S + 30) > 55
+
+
+def test_where_nothing_is_served_single_calls_ask_in_growing_pauses_and_one_answer_ends_it() -> None:
+    limit = Limit(most=200, value=100)
+    refuse(limit, 0.1, started(limit, 0.0, 100))
+    assert (limit.places, limit.in_flight) == (1, 0)
+    now, pauses = 0.2, []
+    for _ in range(8):
+        refuse(limit, now, started(limit, now, 1))
+        pauses.append(limit.paused_until - now)
+        now = limit.paused_until
+    assert pauses[:3] == pytest.approx([BREATH_S, 2 * BREATH_S, 4 * BREATH_S])
+    assert max(pauses) == pauses[-1] == pytest.approx(LONGEST_BREATH_S)
+    answer(limit, now + 1, started(limit, now, 1))
+    for _ in range(12):
+        now += 1
+        answer_all = started(limit, now, limit.places)
+        for ticket in answer_all:
+            limit.answered(now + 0.5, ticket)
+            limit.end(now + 0.5, ticket)
+            started(limit, now + 0.5, 1)
+        limit.in_flight = 0
+    assert limit.value > 30
 
 
 def test_retry_after_pauses_the_endpoint() -> None:
     limit = Limit()
-    ticket = limit.start(0.0, 1)
+    (ticket,) = started(limit, 0.0, 1)
     limit.suffered(0.5, ticket, retry_after=4.0)
-    limit.end(0.5, ticket)
-    assert limit.wait(1.0, 1) == pytest.approx(3.5)
-    assert limit.wait(4.5, 1) == 0
+    assert limit.paused_until == pytest.approx(4.5)
+    limit.suffered(0.6, ticket, retry_after=1.0)
+    assert limit.paused_until == pytest.approx(4.5), "the longest holds"
+
+
+def test_calls_that_time_out_together_are_one_cut_and_no_refusal() -> None:
+    limit = Limit(most=100, value=100)
+    for ticket in started(limit, 0.0, 100):
+        limit.suffered(600.0, ticket, refused=False)
+        limit.end(600.0, ticket)
+    assert limit.value == pytest.approx(90)
+    assert limit.paused_until < 600
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "retry_after", "lower"),
+    [
+        ("rate_limit", 429, None, True),
+        ("transient", 408, None, True),
+        ("transient", 503, None, True),
+        ("transient", 529, None, True),
+        ("transient", 500, 1.0, True),
+        ("transient", 500, None, False),
+        ("bad_request", 400, None, False),
+        ("unreachable", None, None, False),
+    ],
+)
+def test_only_what_speaks_of_load_lowers_the_limit(
+    kind: ErrorKind, status: int | None, retry_after: float | None, lower: bool
+) -> None:
+    async def go() -> float:
+        limiter = Limiter(Limit(most=100, value=20))
+        with pytest.raises(BackendError):
+            async with limiter.slot(0, one):
+                raise BackendError(kind, "no", status=status, retry_after=retry_after)
+        assert limiter.limit.in_flight == 0
+        return limiter.limit.value
+
+    assert (asyncio.run(go()) < 20) == lower
+
+
+def test_a_pause_ends_by_itself() -> None:
+    async def go() -> list[float]:
+        loop = asyncio.get_running_loop()
+        limiter = Limiter(Limit(), Caps(rpm=60), clock=loop.time)
+        limiter.limit.paused_until = 5.0
+        times = []
+
+        async def call() -> None:
+            async with limiter.slot(0, one):
+                times.append(loop.time())
+
+        await asyncio.gather(*(call() for _ in range(70)))
+        limiter.close()
+        return times
+
+    times = virtual_time.run(go())
+    assert times[0] == pytest.approx(5)
+    assert len([t for t in times if t < 66]) == 60
+    assert times[-1] < 80
+
+
+def test_tokens_are_asked_for_when_the_turn_has_come() -> None:
+    async def go() -> list[float]:
+        limiter = Limiter(Limit(most=1), Caps(tpm=10_000))
+        known, counted = [500.0], []
+
+        async def call() -> None:
+            async with limiter.slot(0, lambda: known[0]) as slot:
+                counted.append(slot.expected)
+                known[0] = slot.used = 100.0
+
+        await asyncio.gather(*(call() for _ in range(3)))
+        limiter.close()
+        return counted
+
+    assert asyncio.run(go()) == [500, 100, 100]
 
 
 def test_waiting_calls_go_by_priority_then_arrival() -> None:
@@ -153,7 +212,7 @@ def test_waiting_calls_go_by_priority_then_arrival() -> None:
         gate, done = asyncio.Event(), list[int]()
 
         async def call(priority: int) -> None:
-            async with limiter.slot(priority, 1):
+            async with limiter.slot(priority, one):
                 if priority == 0:
                     await gate.wait()
                 done.append(priority)
@@ -171,12 +230,12 @@ def test_waiting_calls_go_by_priority_then_arrival() -> None:
 def test_stopping_turns_waiting_calls_away_and_lets_those_in_flight_end() -> None:
     async def go() -> list[str]:
         stop = asyncio.Event()
-        limiter = Limiter(Limit(most=1), stop)
+        limiter = Limiter(Limit(most=1), stop=stop)
         gate = asyncio.Event()
 
         async def call() -> str:
             try:
-                async with limiter.slot(0, 1):
+                async with limiter.slot(0, one):
                     await gate.wait()
                     return "answered"
             except BackendError as error:
@@ -202,7 +261,7 @@ def test_a_cancelled_call_gives_its_place_back() -> None:
         limiter = Limiter(Limit(most=1))
 
         async def hold() -> None:
-            async with limiter.slot(0, 1):
+            async with limiter.slot(0, one):
                 await asyncio.sleep(3600)
 
         tasks = [asyncio.create_task(hold()) for _ in range(3)]
@@ -210,7 +269,7 @@ def test_a_cancelled_call_gives_its_place_back() -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with limiter.slot(0, 1):
+        async with limiter.slot(0, one):
             held = limiter.limit.in_flight
         limiter.close()
         return held

@@ -10,7 +10,9 @@ import pytest
 
 from synthpref.core.errors import BackendError, ErrorKind
 from synthpref.core.seam import Completion, Request
-from synthpref.models.limiter import Limit, Limiter
+from synthpref.models.caps import Caps
+from synthpref.models.limit import Limit
+from synthpref.models.limiter import Limiter
 from synthpref.models.pool import FAILURES_IN_A_ROW, LONGEST_ASIDE_S, Endpoint, Pool, limiter_for
 
 QUESTION: Request = Request(messages=({"role": "user", "content": "Why?"},), seed=5)
@@ -249,10 +251,10 @@ def test_tokens_used_replace_the_estimate() -> None:
             async def complete(self, request: Request) -> list[Completion]:
                 return [Completion(text="x", usage=Usage(30, 12))]
 
-        limit = Limit(tpm=10_000)
-        pool = Pool([Endpoint("e", Counting(), Limiter(limit))])
+        caps = Caps(tpm=10_000)
+        pool = Pool([Endpoint("e", Counting(), Limiter(Limit(), caps))])
         await pool.complete(Request(messages=({"role": "user", "content": "w" * 400},), max_tokens=500))
-        assert limit._tokens == 42
+        assert caps.tokens == 42
 
     run(go)
 
@@ -262,6 +264,6 @@ def test_the_tightest_of_the_roles_limits_holds() -> None:
     first = limiter_for(shared, "here", 256, None, 900)
     second = limiter_for(shared, "here", 4, 60, 1000)
     assert first is second
-    assert (first.limit.most, first.limit.rpm, first.limit.tpm) == (4, 60, 900)
+    assert (first.limit.most, first.caps.rpm, first.caps.tpm) == (4, 60, 900)
     assert first.limit.value <= 4
     assert limiter_for(shared, "there", 256, None, None) is not first

@@ -155,7 +155,7 @@ class Quota:
 
     def run(self) -> tuple[float, float]:
         """(the fullest minute, use after two minutes), both as shares of the cap, counted at the server."""
-        seconds = 120 + 5 * WINDOW_S
+        seconds = 120 + 4 * WINDOW_S
         work = lognormal(self.mean, self.sigma, self.slow_share)
         way = lognormal(self.way_s, 1.0)
         if not self.tokens:

@@ -44,7 +44,7 @@ BREATH_S, LONGEST_BREATH_S = 0.25, 5.0
 """Pauses between single calls while nothing is served."""
 CEILING_S, LONGEST_CEILING_S = 15.0, 60.0
 """How long a load that was refused is left alone; longer where it was refused before, or costs a long pause."""
-PAUSES = 30.0
+PAUSES, LONGEST_PAUSED_S = 30.0, 300.0
 """...in pauses that the endpoint asked for."""
 
 
@@ -301,7 +301,7 @@ class Limit:
         again = self._good >= LEAST and 0.9 < max(1.0, held) / self._ceiling < 1.2
         self._good = 0
         self._ceiling_for = min(2 * self._ceiling_for, LONGEST_CEILING_S) if again else CEILING_S
-        self._ceiling_for = max(self._ceiling_for, PAUSES * (retry_after or 0.0))
+        self._ceiling_for = max(self._ceiling_for, min(PAUSES * (retry_after or 0.0), LONGEST_PAUSED_S))
         self._ceiling, self._ceiling_until = max(1.0, held), now + self._ceiling_for
         self._rest_at(min(held, self.value if known else self.value * CUT))
 

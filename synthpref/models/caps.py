@@ -32,13 +32,15 @@ MEMORY = 500
 class CountedTicket(Ticket):
     """A call under way, with the tokens it counts for."""
 
-    __slots__ = ("expected", "share", "used")
+    __slots__ = ("counts", "expected", "share", "used")
 
     def __init__(self) -> None:
         super().__init__()
         self.used: float | None = None
         """The tokens that it used, once known."""
         self.expected = self.share = 0.0
+        self.counts = False
+        """Whether its tokens count: not those of a call that started before there was a cap."""
 
 
 class Caps:
@@ -85,7 +87,7 @@ class Caps:
         if self.rpm is not None:
             self._sent.append(now)
         if self.tpm is not None:
-            ticket.expected = min(tokens, float(self.tpm))
+            ticket.counts, ticket.expected = True, min(tokens, float(self.tpm))
             self.tokens += ticket.expected
             self._under_way += 1
         ticket.share = self._share(ticket.expected)
@@ -93,7 +95,7 @@ class Caps:
 
     def end(self, now: float, ticket: CountedTicket) -> None:
         """A call ended. What it used takes the place of what was expected; what a failed one used is not known."""
-        if self.tpm is None:
+        if not ticket.counts:
             return
         used = min(ticket.expected, self._mean) if ticket.used is None else ticket.used
         if ticket.used:

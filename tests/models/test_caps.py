@@ -93,6 +93,18 @@ def test_a_failed_call_of_unknown_length_does_not_block_the_minute() -> None:
     assert caps.wait(0.1, 300) == 0
 
 
+def test_a_cap_may_come_while_calls_are_under_way() -> None:
+    caps = Caps()
+    before = call(caps, 0.0, 500)
+    caps.tpm = 1000
+    during = call(caps, 1.0, 500)
+    end(caps, 2.0, before, 500)
+    assert caps.tokens == 500
+    end(caps, 3.0, during, 400)
+    assert caps.tokens == 400
+    assert caps.wait(30.0, 100) == 0
+
+
 def test_the_tokens_add_up_whatever_order_calls_end_in() -> None:
     rng = random.Random(3)
     caps, now, open_calls = Caps(rpm=5000, tpm=200_000), 0.0, list[CountedTicket]()

@@ -26,8 +26,12 @@ class Spread:
     def add(self, value: float) -> None:
         self.n += 1
         self.total += value
-        self.low, self.high = min(self.low, value), max(self.high, value)
-        self.counts[float(f"{value:.4g}")] += 1
+        if value < self.low:
+            self.low = value
+        if value > self.high:
+            self.high = value
+        whole = -10_000 < value < 10_000 and value == int(value)
+        self.counts[float(value) if whole else float(f"{value:.4g}")] += 1
 
     def facts(self) -> dict[str, Any] | None:
         """n, mean, min, max and quantiles (the smallest value that so many lie at or below); None if empty."""

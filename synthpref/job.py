@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import orjson
 
 from synthpref import __version__
-from synthpref.core.errors import JournalError, RunStopped, StageError
+from synthpref.core.errors import JournalDamaged, JournalError, RunStopped, StageError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import recipe as recipes
@@ -26,9 +28,10 @@ from synthpref.engine.journal import Journal
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
-from synthpref.engine.records import Records
+from synthpref.engine.records import Records, damaged
 from synthpref.engine.registry import Registry
 from synthpref.engine.runner import Books, Runner, steps_of
+from synthpref.engine.salvage import mark, mend
 from synthpref.engine.signals import Signals, hearing
 from synthpref.io import card, export, read, report, rows
 
@@ -81,7 +84,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
-    with held(folder), logged(folder, recipe), hearing() as signals:
+    with held(folder), logged(folder, recipe), _mended(folder / JOURNAL), hearing() as signals:
         before = _left_by(recipe, folder)
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
@@ -103,7 +106,7 @@ def run(
             write_json(folder / "summary.json", summary)
             return Result(folder, books, stop.reason, stop.failed)
         if not books.balanced:
-            raise JournalError(f"{folder}: the books do not balance: {books}; nothing is exported")
+            raise damaged(folder / JOURNAL, f"the books do not balance: {books}")
         records = finish(recipe, folder, summary)
         write_json(folder / "summary.json", {**summary, "records": records})
         return Result(folder, books, records=records)
@@ -120,6 +123,19 @@ def _left_by(recipe: Recipe, folder: Path) -> dict[str, Any]:
     except RunStopped:
         return {}
     return summary if summary["version"] == __version__ and "records" in summary else {}
+
+
+@contextmanager
+def _mended(journal: Path) -> Iterator[None]:
+    """A journal that is damaged is made anew first; one that proves to be damaged, at the next start."""
+    if salvaged := mend(journal):
+        log.warning("%s", salvaged)
+        print(salvaged, file=sys.stderr, flush=True)
+    try:
+        yield
+    except JournalDamaged as error:
+        mark(journal, str(error))
+        raise
 
 
 async def _walk(

@@ -8,6 +8,7 @@ SynthprefError
 │     auth, not_found, unsupported                   the run stops at once     exit 1
 ├── StageError       stage or plugin code raised; the row is rejected
 ├── JournalError     what was paid for cannot be written or read; the run stops    exit 1
+│   └── JournalDamaged   what is in the file is not what was written; the next start mends it
 ├── RunStopped       stopped early on purpose (budget, rejects, Ctrl-C)            exit 3
 └── ExportError      a finished run cannot be written in the asked format          exit 1
 """
@@ -89,6 +90,10 @@ class StageError(SynthprefError):
 
 class JournalError(SynthprefError):
     """The journal of a run cannot be opened, read or written."""
+
+
+class JournalDamaged(JournalError):
+    """What the journal holds is not what was written. The next start makes it anew from what is whole."""
 
 
 class RunStopped(SynthprefError):

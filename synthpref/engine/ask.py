@@ -350,7 +350,7 @@ class RowAsk(RequestAsk):
 
     async def _buy(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
         walk, models = self._walk, self._models
-        base = _seed(walk.row_id, key)
+        base = seed_of(walk.row_id, key)
         while missing:
             count = next((i for i, n in enumerate(missing) if n != missing[0] + i), len(missing))
             seeded = replace(request, n=count, seed=base + missing[0], priority=walk.priority)
@@ -369,5 +369,6 @@ class RowAsk(RequestAsk):
                 models.on_answer()
 
 
-def _seed(row_id: str, key: bytes) -> int:
+def seed_of(row_id: str, key: bytes) -> int:
+    """The seed of a request's first answer; answer i has seed i more."""
     return int.from_bytes(hashlib.sha256(row_id.encode() + key).digest()[:4], "big") >> 2

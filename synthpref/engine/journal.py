@@ -21,7 +21,7 @@ from typing import Any
 
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
-from synthpref.engine.records import Outcome, Records, digest, pack, seal
+from synthpref.engine.records import Outcome, Records, damaged, digest, is_damage, pack, seal
 
 COMMIT_WINDOW_S = 0.05
 """How long an answer may wait for its commit to begin. It begins earlier, so that it has ended by then."""
@@ -175,9 +175,13 @@ class Journal(Records):
     def _fail(self, error: BaseException) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("ROLLBACK")
-        self._error = JournalError(
-            f"{self.path}: cannot be written ({error}); nothing committed is lost: "
-            "make room or mend the folder, then run the same command again"
+        self._error = (
+            damaged(self.path, error)
+            if is_damage(error)
+            else JournalError(
+                f"{self.path}: cannot be written ({error}); nothing committed is lost: "
+                "make room or mend the folder, then run the same command again"
+            )
         )
         self._on_error()
 

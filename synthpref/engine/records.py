@@ -23,7 +23,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import TypeAdapter
 
-from synthpref.core.errors import JournalError
+from synthpref.core.errors import JournalDamaged, JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Row
 
@@ -93,6 +93,22 @@ def _checksum(text: bytes, place: tuple[str | bytes, ...]) -> bytes:
     return zlib.crc32(text, total).to_bytes(4, "big")
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of SQLite's is about what the file holds, not about the disk or a lock. A row that will not
+    go where none is, is one, too; an error without a code is a text that is not UTF-8."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return isinstance(error, sqlite3.Error) and code in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+    )
+
+
+def damaged(path: Path, why: object) -> JournalDamaged:
+    again = "run the same command again: what is whole in it is kept, and the rest is asked again"
+    return JournalDamaged(f"{path}: the file is damaged ({why}); {again}")
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a row in a step: it goes on ("row"), was dropped ("drop") or was rejected ("reject")."""
@@ -131,6 +147,8 @@ class Records:
                 fix = "finish it with that version, or name another folder with --out"
                 raise JournalError(f"{self.path}: made by another version of synthpref; {fix}")
         except sqlite3.Error as error:
+            if is_damage(error):
+                raise damaged(self.path, error) from error
             raise JournalError(
                 f"{self.path}: {error}; is the disk full, read-only, or the file damaged?"
             ) from error
@@ -241,23 +259,27 @@ class Records:
         try:
             return kind.validate_json(unseal(sealed, *place))
         except (ValueError, zlib.error) as error:
-            raise self._damaged(error) from error
+            raise damaged(self.path, error) from error
 
-    def _damaged(self, error: Exception) -> JournalError:
-        return JournalError(f"{self.path}: cannot be read ({error}); the file is damaged")
+    def _unreadable(self, error: sqlite3.Error) -> JournalError:
+        return (
+            damaged(self.path, error)
+            if is_damage(error)
+            else JournalError(f"{self.path}: cannot be read ({error})")
+        )
 
     def _each(self, what: str, args: tuple[Any, ...]) -> Iterator[Any]:
         # A cursor of its own for each pass: several may be open at once.
         try:
             yield from self._reader.cursor().execute(what, args)
         except sqlite3.Error as error:
-            raise self._damaged(error) from error
+            raise self._unreadable(error) from error
 
     def _all(self, what: str, args: tuple[Any, ...]) -> list[Any]:
         try:
             return self._reader.execute(what, args).fetchall()
         except sqlite3.Error as error:
-            raise self._damaged(error) from error
+            raise self._unreadable(error) from error
 
     def _one(self, what: str, args: tuple[Any, ...]) -> Any:
         return next(iter(self._all(what, args)), None)

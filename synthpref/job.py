@@ -191,7 +191,8 @@ def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
         records.close()
     exported = summary["books"]["exported"]
     if findings["rows"] != exported:
-        raise JournalError(f"{folder}: {exported} rows should be exported, and {findings['rows']} are there")
+        why = f"{exported} rows should be exported, and {findings['rows']} are there"
+        raise damaged(folder / JOURNAL, why)
     write_json(folder / "report.json", findings)
     (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
     return stats.records
@@ -269,6 +270,8 @@ def _stage_counts(recipe: Recipe, journal: Journal) -> list[dict[str, Any]]:
     for step in steps_of(recipe):
         for kind, stage, reason, n in journal.counts(step.number):
             if kind != "row":
+                if stage not in counts:
+                    raise damaged(journal.path, f"it names a stage {stage!r}")
                 where: Any = counts[stage]["dropped" if kind == "drop" else "rejected"]
                 where[reason] = where.get(reason, 0) + n
     return list(counts.values())

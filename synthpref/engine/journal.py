@@ -220,7 +220,7 @@ class Journal(Records):
         answers: tuple[Completion, ...],
     ) -> None:
         asked = None if request is None else seal(pack(request), row, key)
-        body = seal(pack(answers), row, key)
+        body = seal(pack(answers), row, key, str(first), role)
         self._db.execute(_PUT, (row, key, first, len(answers), stage, role, model, asked, body))
         usages = [answer.usage for answer in answers if answer.usage]
         tokens = sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
@@ -247,7 +247,8 @@ class Journal(Records):
             self._db.execute(_WALKED, walked)
         for o, body in outcomes:
             id = o.row.id
-            values = (step, id, row, o.kind, o.stage, o.reason, o.detail, seal(body, id))
+            how = (o.kind, o.stage, o.reason, o.detail)
+            values = (step, id, row, *how, seal(body, str(step), id, row, *how))
             try:
                 self._db.execute(_ROW, values)
             except sqlite3.IntegrityError:

@@ -37,19 +37,20 @@ CACHE_KB = 16_384
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS calls (
   row TEXT NOT NULL, key BLOB NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
-  stage TEXT, role TEXT, model TEXT, request BLOB, answers BLOB NOT NULL);
+  stage TEXT, role TEXT, model TEXT, request BLOB, answers BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS calls_by_row ON calls (row);
 CREATE TABLE IF NOT EXISTS spent (
-  role TEXT PRIMARY KEY, answers INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER) WITHOUT ROWID;
+  role TEXT PRIMARY KEY, answers INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS walked (
   step INTEGER, id TEXT, digest BLOB, input BLOB, output BLOB, added INTEGER, again INTEGER, epoch INTEGER,
-  PRIMARY KEY (step, id)) WITHOUT ROWID;
+  PRIMARY KEY (step, id)) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS rows (
-  step INTEGER, id TEXT, parent TEXT, kind TEXT, stage TEXT, reason TEXT, detail TEXT, body BLOB);
+  step INTEGER, id TEXT, parent TEXT, kind TEXT, stage TEXT, reason TEXT, detail TEXT, body BLOB) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS rows_by_id ON rows (step, id);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID, STRICT;
 PRAGMA user_version = {FORMAT};
 """
+_HOW = "r.kind, r.stage, r.reason, r.detail"
 _NOW = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE w.epoch = ?"
 _LIVE = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE r.step = ? AND w.epoch = ?"
 
@@ -72,7 +73,7 @@ def digest(*parts: bytes) -> bytes:
 
 
 def seal(text: bytes, *place: str | bytes) -> bytes:
-    """The text as it lies in a column, bound to the ids and keys that it lies under."""
+    """The text as it lies in a column, bound to what stands beside it there."""
     if len(text) >= SQUEEZED:
         text = zlib.compress(text, 1)
     return _checksum(text, place) + text
@@ -162,8 +163,9 @@ class Records:
     def answers(self, row: str) -> dict[Key, Completion]:
         """All kept answers of a row."""
         kept: dict[Key, Completion] = {}
-        for key, first, body in self._all("SELECT key, first, answers FROM calls WHERE row = ?", (row,)):
-            for i, answer in enumerate(self._read(_completions, body, row, key)):
+        what = "SELECT key, first, role, answers FROM calls WHERE row = ?"
+        for key, first, role, body in self._all(what, (row,)):
+            for i, answer in enumerate(self._read(_completions, body, row, key, str(first), role)):
                 kept.setdefault((key, first + i), answer)
         return kept
 
@@ -206,11 +208,11 @@ class Records:
 
     def _pages(self, step: int, condition: str) -> Iterator[Outcome]:
         # Page by page, because a read that stays open keeps the write-ahead log from being folded in.
-        what = f"SELECT r.id, r.kind, r.stage, r.reason, r.detail, r.body {_LIVE} AND {condition}"
+        what = f"SELECT r.id, r.parent, {_HOW}, r.body {_LIVE} AND {condition}"
         last = ""
         while page := self._all(f"{what} AND r.id > ? ORDER BY r.id LIMIT {PAGE}", (step, self.epoch, last)):
-            for id, *how, body in page:
-                yield Outcome(self._read(_row, body, id), *how)
+            for id, parent, *how, body in page:
+                yield Outcome(self._read(_row, body, str(step), id, parent, *how), *how)
             last = page[-1][0]
 
     def counts(self, step: int) -> list[tuple[str, str, str, int]]:
@@ -243,11 +245,12 @@ class Records:
 
     def latest(self, row: str) -> Outcome | None:
         """The last thing noted of a row."""
-        columns = "r.kind, r.stage, r.reason, r.detail, r.body"
-        found = self._one(
-            f"SELECT {columns} {_NOW} AND r.id = ? ORDER BY r.step DESC LIMIT 1", (self.epoch, row)
-        )
-        return Outcome(self._read(_row, found[4], row), *found[:4]) if found else None
+        what = f"SELECT r.step, r.parent, {_HOW}, r.body {_NOW} AND r.id = ? ORDER BY r.step DESC LIMIT 1"
+        found = self._one(what, (self.epoch, row))
+        if not found:
+            return None
+        step, parent, *how, body = found
+        return Outcome(self._read(_row, body, str(step), row, parent, *how), *how)
 
     # ---- reading
 
@@ -258,7 +261,7 @@ class Records:
     def _read(self, kind: TypeAdapter[Any], sealed: bytes, *place: str | bytes) -> Any:
         try:
             return kind.validate_json(unseal(sealed, *place))
-        except (ValueError, zlib.error) as error:
+        except (TypeError, ValueError, zlib.error) as error:
             raise damaged(self.path, error) from error
 
     def _unreadable(self, error: sqlite3.Error) -> JournalError:

@@ -141,7 +141,7 @@ def _whole(call: Mapping[str, object]) -> list[Completion] | None:
             "first": int(first),
             "count": int(count),
             "stage": str(),
-            "role": str(),
+            "role": str(role),
             "model": str(),
             "request": bytes() | None as request,
             "answers": bytes(body),
@@ -150,7 +150,7 @@ def _whole(call: Mapping[str, object]) -> list[Completion] | None:
         case _:
             return None
     try:
-        answers = _completions.validate_json(unseal(body, row, key))
+        answers = _completions.validate_json(unseal(body, row, key, str(first), role))
         if request is not None:
             _request.validate_json(unseal(request, row, key))
     except (ValueError, zlib.error):

@@ -66,8 +66,8 @@ def check(path: Path) -> str | None:
     """What is wrong with the file of a journal, or None. Changes nothing. Raises JournalError when the file
     cannot be read at all.
 
-    Sees a file that is cut or gone, pages that do not fit their place, and commits that the write-ahead log has
-    lost. Takes about as long as reading the file does.
+    Sees a file that is cut or gone, pages that do not fit their place, an index that does not fit its table, values
+    of another type, and commits that the write-ahead log has lost. Takes about as long as reading the file does.
     """
     pages = read_log(path)
     if pages.wanted > pages.whole:
@@ -80,7 +80,7 @@ def check(path: Path) -> str | None:
     try:
         # Read-only, because who closes a journal last folds the log in and deletes it.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
-            [(found,)] = db.execute("PRAGMA quick_check(1)").fetchall()
+            [(found,)] = db.execute("PRAGMA integrity_check(1)").fetchall()
     except sqlite3.Error as error:
         if is_damage(error):
             return str(error)

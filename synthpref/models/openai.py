@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -29,6 +31,9 @@ OPENAI = "https://api.openai.com/v1"
 LARGE = 2**20
 OTHER_FILES = 128
 """Files that a process has open beside its connections, with some to spare."""
+
+LONG = 8
+_CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|session", re.I)
 
 log = logging.getLogger("synthpref")
 
@@ -104,9 +109,20 @@ class OpenAI(ModelSpec):
 
     def secrets(self) -> list[str]:
         words = [w or "" for url in self.addresses for w in (urlsplit(url).username, urlsplit(url).password)]
-        found = [*super().secrets(), *words, *map(unquote, words), self.key(OPENAI) or ""]
+        logins = [_login(url) for url in self.addresses]
+        found = [*super().secrets(), *words, *map(unquote, words), *logins, self.key(OPENAI) or ""]
         # Longest first, so that no part of one is left where another is its beginning.
         return sorted({s for s in found if s}, key=lambda s: (-len(s), s))
+
+    def credentials(self) -> list[str]:
+        """The secrets that open a door, long enough to be told from other words: not each header's value, which may
+        be a word that an answer is right to use."""
+        passwords = [urlsplit(url).password or "" for url in self.addresses]
+        named = [v.get_secret_value() for name, v in self.headers.items() if _CREDENTIAL.search(name)]
+        bare = [word for value in named for word in value.split()]
+        keys = [self.key(url) or "" for url in self.addresses]
+        found = {*passwords, *map(unquote, passwords), *map(_login, self.addresses), *named, *bare, *keys}
+        return sorted((s for s in found if len(s) >= LONG), key=lambda s: (-len(s), s))
 
     def key(self, url: str) -> str | None:
         """The API key for an address: OpenAI's own is taken from the environment, and goes nowhere else."""
@@ -136,8 +152,7 @@ class OpenAI(ModelSpec):
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         parts, key = urlsplit(url), self.key(url)
         if parts.username and not key:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-            headers.setdefault("Authorization", f"Basic {base64.b64encode(login).decode()}")
+            headers.setdefault("Authorization", f"Basic {_login(url)}")
         if self.transport == "sdk":
             try:
                 from synthpref.models.openai_sdk import Sdk
@@ -151,6 +166,28 @@ class OpenAI(ModelSpec):
         if key:
             headers.setdefault("Authorization", f"Bearer {key}")
         return _Http(shared, headers, self.timeout_s, _proxy(url))
+
+
+def _forms(secrets: Iterable[str]) -> list[bytes]:
+    """The secrets as they may stand in a body: as they are, and as JSON and a URL write them."""
+    written = {form for s in secrets for form in (s, json.dumps(s)[1:-1], quote(s, safe=""))}
+    return sorted((form.encode() for form in written), key=lambda form: (-len(form), form))
+
+
+def _without(body: bytes, secrets: Iterable[bytes]) -> bytes:
+    """A body without secrets: what a server says is kept, and may be published."""
+    for secret in secrets:
+        if secret in body:
+            body = body.replace(secret, b"[secret]")
+    return body
+
+
+def _login(url: str) -> str:
+    """The user and password of a URL as a header holds them; "" where there are none."""
+    parts = urlsplit(url)
+    if not parts.username:
+        return ""
+    return base64.b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode()
 
 
 class Transport(Protocol):
@@ -169,6 +206,7 @@ class _Wire:
         self.root = url.removesuffix("/v1")
         self.chat = f"{url}/chat/completions"
         self.max_tokens_as = spec.max_tokens_name(url)
+        self._hidden = _forms(spec.credentials())
 
     async def complete(self, request: Request) -> list[Completion]:
         try:
@@ -210,8 +248,9 @@ class _Wire:
             message = f"the request cannot be sent: {type(error).__name__}: {str(error)[: wire.SHOWN]}"
             raise BackendError("bad_request", message) from error
         if status >= 400:
-            raise wire.http_error(status, headers, answer)
-        return wire.decode(answer)
+            # Before a message is cut short: the beginning of a key is a part of it.
+            raise wire.http_error(status, headers, _without(answer, _forms(self.spec.secrets())))
+        return wire.decode(_without(answer, self._hidden))
 
     async def aclose(self) -> None:
         await self.transport.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,7 @@ from synthpref.core.votes import pool
 from synthpref.stages.asking import Question, Reply, ask_all
 from synthpref.stages.judge_pair import Pair
 from synthpref.stages.judging import Scaled, criterion, verdict_form, vote
+from synthpref.stages.own_words import own_verdict
 
 __all__ = ["List", "Pair", "Point"]
 
@@ -34,11 +36,13 @@ Aspects = Annotated[
 ]
 
 
-def read_named(completion: Completion, names: list[str], scale: tuple[float, float], integer: bool) -> Named:
-    """What a reply says under each name; nothing where it was cut off at the token limit."""
+def read_named(
+    completion: Completion, names: list[str], scale: tuple[float, float], integer: bool, texts: Sequence[str]
+) -> Named:
+    """What a reply about `texts` says under each name; nothing where it was cut off at the token limit."""
     if completion.finish_reason == "length":
         return dict.fromkeys(names, Parsed(None, "cut off: the reply reached the token limit"))
-    return parse_scores(completion.text, names, scale, integer=integer)
+    return own_verdict(completion.text, texts, lambda text: parse_scores(text, names, scale, integer=integer))
 
 
 def all_named(named: Named) -> Parsed[Named]:
@@ -131,13 +135,13 @@ class Point(Scaled):
         values = {**self.shared(row), **self.limits(), "shape": shape}
         values["aspects"] = {aspect: criterion(text, ask) for aspect, text in self.aspects.items()}
 
-        def read(completion: Completion) -> Named:
-            return read_named(completion, names, self.scale, self.integer)
-
-        def whole(completion: Completion) -> Parsed[Named]:
-            return all_named(read(completion))
+        def read(completion: Completion, sample: Sample) -> Named:
+            return read_named(completion, names, self.scale, self.integer, [sample.text])
 
         def question(sample: Sample) -> Question[Named]:
+            def whole(completion: Completion) -> Parsed[Named]:
+                return all_named(read(completion, sample))
+
             messages = ask.prompt(self.prompt, response=sample.text, **values)
             return Question(messages, whole, self.model, shape, self.repeats, response_format)
 
@@ -147,7 +151,7 @@ class Point(Scaled):
         judge = ask.info(self.model).name
         scores: dict[int, dict[str, Score]] = {}
         for i, mine in zip(asked, replies, strict=True):
-            read_all = [read(reply.completion) for reply in mine]
+            read_all = [read(reply.completion, row.samples[i]) for reply in mine]
             scores[i] = {
                 aspect: pool(
                     [vote(judge, r, n[aspect], keep_reply=False) for r, n in zip(mine, read_all, strict=True)]
@@ -211,7 +215,8 @@ class List(Scaled):
         votes: dict[int, list[Vote]] = {i: [] for i in asked}
         for order, [reply] in zip(orders, replies, strict=True):
             shown = ",".join(str(i) for i in order)
-            named = read_named(reply.completion, labels, self.scale, self.integer)
+            texts = [row.samples[i].text for i in order]
+            named = read_named(reply.completion, labels, self.scale, self.integer, texts)
             for label, i in zip(labels, order, strict=True):
                 votes[i].append(vote(judge, reply, named[label], shown))
         return row.scored(self.name, self.every(row, {i: pool(cast) for i, cast in votes.items()}))
@@ -224,11 +229,12 @@ class List(Scaled):
             "required": labels,
             "additionalProperties": False,
         }
+        texts = [row.samples[i].text for i in order]
         in_words = "{" + ", ".join(f'"{label}": {words}' for label in labels) + "}"
         response_format, shape = verdict_form({"scores": inner}, {"scores": in_words})
         messages = ask.prompt(
             self.prompt,
-            responses=[row.samples[i].text for i in order],
+            responses=texts,
             rubric=criterion(self.rubric, ask),
             shape=shape,
             **self.shared(row),
@@ -236,6 +242,6 @@ class List(Scaled):
         )
 
         def parse(completion: Completion) -> Parsed[Named]:
-            return all_named(read_named(completion, labels, self.scale, self.integer))
+            return all_named(read_named(completion, labels, self.scale, self.integer, texts))
 
         return Question(messages, parse, self.model, shape, 1, response_format)

@@ -15,6 +15,7 @@ from synthpref.core.stats import bradley_terry, mean, win_rate
 from synthpref.core.types import Comparison, Row, Score, Vote
 from synthpref.stages.asking import Question, Reply, ask_all
 from synthpref.stages.judging import Judged, criterion, verdict_form, vote
+from synthpref.stages.own_words import own_verdict
 
 SHARE = {"A": 1.0, "B": 0.0, "tie": 0.5}
 
@@ -83,10 +84,11 @@ class Pair(Judged):
         menu = ["A", "B", "tie"] if self.ties else ["A", "B"]
         words = f'"<{", ".join(menu[:-1])} or {menu[-1]}>"'
         response_format, shape = verdict_form({"winner": {"type": "string", "enum": menu}}, {"winner": words})
+        shown = [row.samples[first].text, row.samples[second].text]
         messages = ask.prompt(
             self.prompt,
-            response_a=row.samples[first].text,
-            response_b=row.samples[second].text,
+            response_a=shown[0],
+            response_b=shown[1],
             rubric=criterion(self.rubric, ask),
             ties=self.ties,
             shape=shape,
@@ -94,7 +96,10 @@ class Pair(Judged):
         )
 
         def parse(completion: Completion) -> Parsed[str]:
-            return parse_winner(completion.text, ties=self.ties)
+            def read(text: str) -> dict[str, Parsed[str]]:
+                return {"": parse_winner(text, ties=self.ties)}
+
+            return own_verdict(completion.text, shown, read)[""]
 
         return Question(messages, parse, self.model, shape, self.repeats, response_format)
 

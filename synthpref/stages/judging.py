@@ -14,6 +14,7 @@ from synthpref.core.seam import Ask, Completion
 from synthpref.core.stage import PROMPT, PromptName, RowStage
 from synthpref.core.types import Row, Sample, Score, Vote
 from synthpref.stages.asking import Question, Reply
+from synthpref.stages.own_words import own_verdict
 
 RUBRICS = "judge/rubrics/"
 EMPTY = Score(None, why="empty response")
@@ -94,7 +95,10 @@ class Scaled(Judged):
         response_format, shape = verdict_form({"score": schema}, {"score": words})
 
         def parse(completion: Completion) -> Parsed[float]:
-            return parse_score(completion.text, self.scale, integer=self.integer)
+            def read(text: str) -> dict[str, Parsed[float]]:
+                return {"": parse_score(text, self.scale, integer=self.integer)}
+
+            return own_verdict(completion.text, [sample.text], read)[""]
 
         messages = ask.prompt(prompt, response=sample.text, shape=shape, **values)
         return Question(messages, parse, model, shape, n, response_format)

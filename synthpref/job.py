@@ -6,6 +6,7 @@ holds is told in engine/folder.py.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import sys
 import time
@@ -36,6 +37,11 @@ from synthpref.engine.signals import Signals, hearing
 from synthpref.io import card, export, read, report, rows
 
 log = logging.getLogger("synthpref")
+
+WRITTEN = (
+    "left.jsonl", "rows.parquet", "report.json", "report.md", "dataset/README.md", "dataset/data/train.parquet",
+)  # fmt: skip
+"""What a finished run leaves beside its journal."""
 
 View = Callable[[Progress], Any]
 
@@ -98,7 +104,8 @@ def run(
         summary = _summary(recipe, books, stop, stages, models)
         if before.get("books") == asdict(books) and not progress.noted and not stop.reason:
             log.info("nothing has changed since the last start; what it wrote stands")
-            write_json(folder / "summary.json", {**summary, "records": before["records"]})
+            kept = {name: before[name] for name in ("records", "written")}
+            write_json(folder / "summary.json", {**summary, **kept})
             return Result(folder, books, records=before["records"])
         _write_left(recipe, folder)
         if stop.reason:
@@ -108,21 +115,28 @@ def run(
         if not books.balanced:
             raise damaged(folder / JOURNAL, f"the books do not balance: {books}")
         records = finish(recipe, folder, summary)
-        write_json(folder / "summary.json", {**summary, "records": records})
+        written = _written(recipe, folder)
+        write_json(folder / "summary.json", {**summary, "records": records, "written": written})
         return Result(folder, books, records=records)
 
 
 def _left_by(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The summary of a finished run of this very recipe whose files are all there; else an empty one."""
-    files = ("left.jsonl", "rows.parquet", "report.json", "report.md", "dataset/README.md")
-    there = all((folder / name).exists() for name in (*files, "dataset/data/train.parquet"))
-    if not there or (folder / "recipe.yaml").read_text(encoding="utf-8") != recipe.saved():
-        return {}
+    """The summary of a finished run of this very recipe, if its files are as it wrote them; else an empty one."""
     try:
         summary = finished(folder)
-    except RunStopped:
+        same = (folder / "recipe.yaml").read_text(encoding="utf-8") == recipe.saved()
+        return summary if same and summary.get("written") == _written(recipe, folder) else {}
+    except (RunStopped, OSError):
         return {}
-    return summary if summary["version"] == __version__ and "records" in summary else {}
+
+
+def _written(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """What made the files of a finished run, and a hash of each. Raises OSError when one is not there."""
+    found = {"by": f"{__version__} {recipe.registry.digest('exporters', recipe.export.format)}"}
+    for name in WRITTEN:
+        with (folder / name).open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 @contextmanager

@@ -3,7 +3,7 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test torture train-test lint types docs bench clean
+.PHONY: quickstart test torture train-test lint types docs bench bench-growth clean
 
 $(VENV)/base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -44,8 +44,11 @@ types: $(VENV)/dev
 docs: $(VENV)/dev  ## write docs/reference from the code
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/dev  ## overhead against a bare loop, as ratios
-	$(BIN)/python bench/overhead.py
+bench: $(VENV)/dev  ## measure, and write docs/benchmarks.md: all but what takes hours
+	$(BIN)/python bench/run.py
+
+bench-growth: $(VENV)/dev  ## the long ones: 1,000,000 rows, through a run and through each barrier
+	$(BIN)/python bench/run.py growth barriers
 
 clean:
 	rm -rf $(VENV) $(VENV)-train runs .mypy_cache .pytest_cache .ruff_cache

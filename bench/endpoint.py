@@ -6,7 +6,7 @@
 
 It speaks just enough HTTP by itself, so that it costs a tenth of what a client does and the client is what is
 measured. How long an answer takes is drawn from a law with a seed; what it says follows from what is asked.
-GET /stats tells what it has seen since the last POST /reset.
+GET /stats tells what it has seen since the last POST /reset; with --log also when each request came and went.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Law:
 class Slots:
     """So many answers at once; the others wait in line, as at vLLM."""
 
-    def __init__(self, count: int, law: Law) -> None:
-        self.count, self.law = count, law
-        self._line: deque[tuple[Connection, bytes]] = deque()
+    def __init__(self, count: int, law: Law, *, log: bool = False) -> None:
+        self.count, self.law, self.logs = count, law, log
+        self._line: deque[tuple[Connection, bytes, float]] = deque()
         self.busy = 0
         self.reset()
 
@@ -73,29 +73,36 @@ class Slots:
         self.busy_s = 0.0
         self.most = self.busy + len(self._line)
         self.ticks: list[tuple[float, int]] = []
+        self.first: float | None = None
+        self.log: list[tuple[float, float, str]] = []
         self.law.restart()
 
     def ask(self, connection: Connection, body: bytes) -> None:
+        now = time.monotonic()
+        self.first = now if self.first is None else self.first
         self.requests += 1
-        self._line.append((connection, body))
+        self._line.append((connection, body, now))
         self.most = max(self.most, self.busy + len(self._line))
         self._next()
 
     def _next(self) -> None:
         while self._line and self.busy < self.count:
-            connection, body = self._line.popleft()
+            connection, body, came = self._line.popleft()
             self.busy += 1
             takes = self.law.draw()
             if takes:
-                asyncio.get_running_loop().call_later(takes, self._end, connection, body, takes)
+                asyncio.get_running_loop().call_later(takes, self._end, connection, body, came, takes)
             else:
-                self._end(connection, body, 0.0)
+                self._end(connection, body, came, 0.0)
 
-    def _end(self, connection: Connection, body: bytes, takes: float) -> None:
+    def _end(self, connection: Connection, body: bytes, came: float, takes: float) -> None:
         self.busy -= 1
         self.busy_s += takes
         self.answers += 1
-        connection.send(answer(orjson.loads(body)))
+        asked = orjson.loads(body)
+        connection.send(answer(asked))
+        if self.logs:
+            self.log.append((came, time.monotonic(), first_line(asked)))
         self._next()
 
     async def watch(self) -> None:
@@ -111,7 +118,14 @@ class Slots:
             "busy_s": self.busy_s,
             "most_at_once": self.most,
             "ticks": self.ticks,
+            "first": self.first,
+            "log": self.log,
         }
+
+
+def first_line(body: dict[str, Any]) -> str:
+    """The first line of the last message: what the requests of one row have in common here."""
+    return str(body["messages"][-1]["content"]).partition("\n")[0]
 
 
 def answer(body: dict[str, Any]) -> bytes:
@@ -225,10 +239,12 @@ def running(
     slow_factor: float = 50.0,
     seed: int = 0,
     port: int = 0,
+    log: bool = False,
 ) -> Iterator[Endpoint]:
     """An endpoint in a process of its own, until the block ends; port 0 takes a free one."""
     options = {"slots": slots, "latency": latency_s, "slow-share": slow_share, "slow-factor": slow_factor}
     flags = [f"--{name}={value}" for name, value in {**options, "seed": seed, "port": port}.items()]
+    flags += ["--log"] if log else []
     process = subprocess.Popen([sys.executable, __file__, *flags], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -246,9 +262,10 @@ def main() -> None:
     parser.add_argument("--slow-share", type=float, default=0.0)
     parser.add_argument("--slow-factor", type=float, default=50.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", action="store_true", help="keep when each request came and went")
     options = parser.parse_args()
     law = Law(options.latency, options.seed, options.slow_share, options.slow_factor)
-    asyncio.run(serve(options.port, Slots(options.slots, law)))
+    asyncio.run(serve(options.port, Slots(options.slots, law, log=options.log)))
 
 
 if __name__ == "__main__":

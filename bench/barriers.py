@@ -13,7 +13,6 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import child
@@ -59,12 +58,12 @@ def barriers(*, sizes: Sequence[int] = SIZES, names: Sequence[str] = BARRIERS) -
                     file.writelines(json.dumps({"prompt": text}) + "\n" for text in texts(size))
                 took = child.run([sys.executable, script, name, path])
                 kept, passes = map(int, took.out.split())
-                figures[f"{name} {size}"] = {**asdict(took), "kept": kept, "passes": passes}
+                figures[f"{name} {size}"] = {**took.figures(), "kept": kept, "passes": passes}
                 if size == 1:
                     start = took
                     continue
-                seconds = max(0.0, took.wall_s - start.wall_s)
-                print(f"  {name}, {size:,} rows: {seconds:.1f} s, {took.peak_mb:.0f} MB", flush=True)
+                wall, seconds = (max(0.0, n) for n in (took.wall_s - start.wall_s, took.cpu_s - start.cpu_s))
+                print(f"  {name}, {size:,} rows: {wall:.1f} s, {took.peak_mb:.0f} MB", flush=True)
                 order = _exponent(before, (size, seconds))
                 memory = (took.peak_mb - start.peak_mb) * 2**20 / size
                 rows.append(
@@ -72,6 +71,7 @@ def barriers(*, sizes: Sequence[int] = SIZES, names: Sequence[str] = BARRIERS) -
                         f"{'filter.' if name == 'diversity' else 'filter.dedup '}{name}",
                         f"{size:,}",
                         f"{kept:,}",
+                        f"{wall:.1f}",
                         f"{seconds:.1f}",
                         f"{seconds / size * 1e6:.0f}",
                         order,
@@ -85,7 +85,8 @@ def barriers(*, sizes: Sequence[int] = SIZES, names: Sequence[str] = BARRIERS) -
         "rows",
         "kept",
         "wall, s",
-        "for a row, µs",
+        "CPU, s",
+        "CPU for a row, µs",
         "growth",
         "peak memory, MB",
         "for a row, B",
@@ -94,7 +95,7 @@ def barriers(*, sizes: Sequence[int] = SIZES, names: Sequence[str] = BARRIERS) -
 
 
 def _exponent(before: tuple[int, float] | None, now: tuple[int, float]) -> str:
-    """With which power of the rows the time grew since the size before."""
+    """With which power of the rows the CPU time grew since the size before."""
     if before is None or before[1] < TOO_QUICK_S:
         return ""
     return f"rows^{math.log(now[1] / before[1]) / math.log(now[0] / before[0]):.2f}"

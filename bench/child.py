@@ -23,6 +23,9 @@ class Took:
     """When it was started, on the clock that all processes of the machine share."""
     out: str
 
+    def figures(self) -> dict[str, float]:
+        return {"wall_s": self.wall_s, "cpu_s": self.cpu_s, "peak_mb": self.peak_mb}
+
 
 def run(command: Sequence[str | Path], folder: Path | None = None) -> Took:
     """Run the command in `folder`. Raises RuntimeError when it fails."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import child
@@ -56,10 +55,12 @@ def growth(*, sizes: Sequence[int] = SIZES) -> Section:
     cpu = {n: (took[n].cpu_s - start.cpu_s) / n for n in sizes}
     memory, dearer = took[most].peak_mb / took[least].peak_mb, max(cpu[n] / cpu[least] for n in sizes)
     waits = max(wall[n] / wall[least] for n in sizes)
+    # Of fewer rows than the target speaks of, nothing is said.
+    known = (least, most) == (SIZES[0], SIZES[-1])
     head = lines(
-        line(f"peak memory, {most:,} rows / {least:,} rows", f"≤ {MEMORY}", f"{memory:.2f}", memory <= MEMORY),
-        line(f"time for a row, the dearest size / {least:,} rows", f"≤ {FLAT:.2f}", f"{waits:.2f}", waits <= FLAT),
-        line("the same in CPU time", f"≤ {FLAT:.2f}", f"{dearer:.2f}", dearer <= FLAT),
+        line(f"peak memory, {most:,} rows / {least:,} rows", f"≤ {MEMORY}", f"{memory:.2f}", memory <= MEMORY if known else None),
+        line(f"time for a row, the dearest size / {least:,} rows", f"≤ {FLAT:.2f}", f"{waits:.2f}", waits <= FLAT if known else None),
+        line("the same in CPU time", f"≤ {FLAT:.2f}", f"{dearer:.2f}", dearer <= FLAT if known else None),
     )  # fmt: skip
     table = Table(
         ["rows", "wall, s", "for a row, ms", "CPU for a row, ms", "peak memory, MB", "run folder, MB"],
@@ -75,8 +76,5 @@ def growth(*, sizes: Sequence[int] = SIZES) -> Section:
             for n in (1, *sizes)
         ],
     )
-    figures = {
-        str(n): {k: v for k, v in asdict(t).items() if k in ("wall_s", "cpu_s", "peak_mb")}
-        for n, t in took.items()
-    }
+    figures = {str(n): t.figures() for n, t in took.items()}
     return Section([head, table], conditions(models="simulated", rounds="1"), figures)

@@ -22,18 +22,18 @@ OURS = str(Path(synthpref.__file__).parent) + "/"
 HERE = str(Path(__file__).parent) + "/"
 WIRE = ("aiohttp", "yarl", "multidict", "frozenlist", "propcache", "aiosignal", "aiohappyeyeballs")
 """Packages that make up the HTTP client. What any other package does is put down to who called it."""
-LOOP, CLIENT, PLUGIN, REST = "asyncio", "aiohttp", "stage.py", "the rest"
+LOOP, CLIENT, PLUGIN, BARE, REST = "asyncio", "aiohttp", "stage.py", "the bare loop", "the rest"
 
 
 def part_of(frame: FrameType | None) -> str:
     """The innermost part that stands on the stack: a module of ours ("engine/ask.py"), the HTTP client, the
-    recipe's plugin, or the event loop itself."""
+    recipe's plugin, or the event loop itself. A look that interrupts the last one's end goes to what that had seen."""
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith(OURS):
             return name[len(OURS) :]
-        if name.startswith(HERE):
-            return "the bare loop"
+        if name.startswith(HERE) and name != __file__:
+            return BARE
         _, _, package = name.partition("site-packages/")
         if package.split("/")[0] in WIRE:
             return CLIENT

@@ -67,8 +67,9 @@ def main() -> None:
             print(f"{name} ...", file=sys.stderr, flush=True)
             section = SECTIONS[name](**_sized(name, options))
             results.keep(options.results, name, section)
-            for row in section.tables[0].rows:
-                print(f"  {row[0]}: {row[2]} (target {row[1]}) {row[3]}".rstrip(), flush=True)
+            if section.tables[0].columns == results.COLUMNS:
+                for row in section.tables[0].rows:
+                    print(f"  {row[0]}: {row[2]} (target {row[1]}) {row[3]}".rstrip(), flush=True)
             print(f"  took {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
     page = options.page.read_text(encoding="utf-8")
     options.page.write_text(results.render(page, results.load(options.results)), encoding="utf-8")

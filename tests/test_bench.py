@@ -55,6 +55,7 @@ def test_both_sides_send_the_same_requests(name: str, rows: int, tmp_path: Path)
     if name == "client":
         assert {"engine/ask.py", "aiohttp", "asyncio"} <= figures["profile"]["ours"].keys()
         assert not [part for part in figures["profile"]["bare"] if part.startswith("engine")]
+        assert "the bare loop" not in figures["profile"]["ours"]
     if name == "skew":
         assert figures["flows"][0]["rows"] == rows
         assert 0 < figures["flows"][0]["slow"] < rows

@@ -3,7 +3,7 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test torture train-test lint types docs bench bench-growth clean
+.PHONY: quickstart test torture train-test lint types docs bench bench-growth bench-peers clean
 
 $(VENV)/base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,5 +50,8 @@ bench: $(VENV)/dev  ## measure, and write docs/benchmarks.md: all but what takes
 bench-growth: $(VENV)/dev  ## the long ones: 1,000,000 rows, through a run and through each barrier
 	$(BIN)/python bench/run.py growth barriers
 
+bench-peers: $(VENV)/dev  ## the same job in other tools, each in an environment of its own; half an hour
+	$(BIN)/python -m bench.peers.run
+
 clean:
-	rm -rf $(VENV) $(VENV)-train runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-train $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache

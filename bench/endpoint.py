@@ -172,7 +172,10 @@ class Connection(asyncio.Protocol):
             self.answer(method, path, body)
 
     def answer(self, method: str, path: str, body: bytes) -> None:
-        if path.endswith("/chat/completions"):
+        if path.endswith("/chat/completions") and b'"messages":[]' in body.replace(b" ", b""):
+            # What a client sends only to see the headers; it takes no slot.
+            self.send(b'{"error": {"message": "messages is empty"}}', "400 Bad Request")
+        elif path.endswith("/chat/completions"):
             self.slots.ask(self, body)
         elif path == "/stats":
             self.send(orjson.dumps(self.slots.stats()))

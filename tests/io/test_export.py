@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from made import paired
 from synthpref.core.errors import ExportError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Pair, Row, Sample, Score
-from synthpref.io import export
+from synthpref.io import export, parquet
 
 FORMATS: dict[str, type[Exporter]] = {
     "trl-preference": export.TrlPreference,
@@ -270,6 +271,21 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, jsonl: bool) -> None:
         )
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["train.parquet"]
     assert (tmp_path / "data" / "train.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("record", [{"n": "seven"}, {"n": 7, "more": 1}], ids=["type", "column"])
+def test_a_record_that_does_not_fit_its_columns_is_said(tmp_path: Path, record: dict[str, Any]) -> None:
+    path = tmp_path / "train.parquet"
+    with pytest.raises(ExportError, match=r"train\.parquet.*does not fit its columns"):
+        parquet.write(path, pa.schema({"n": pa.int64()}), [{"n": 1}, record])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_come_back_as_they_were(tmp_path: Path) -> None:
+    texts = ["a\0b", "\x1f\u2028\n\r\t", "😀", '"}{', "", None, "x" * 3_000_000, "2020-01-01", "7", "null"]
+    path = tmp_path / "train.parquet"
+    parquet.write(path, pa.schema({"t": pa.string()}), ({"t": text} for text in texts))
+    assert pq.read_table(path).column("t").to_pylist() == texts
 
 
 def test_unknown_options_are_refused() -> None:

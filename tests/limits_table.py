@@ -1,6 +1,6 @@
 """What the limits of an endpoint reach with servers of many kinds, in virtual time: `python tests/limits_table.py`.
 
-Prints a Markdown table. A name, or a part of one, as an argument picks scenarios; --trace prints their limits.
+Prints Markdown tables. A name, or a part of one, as an argument picks scenarios.
 """
 
 from __future__ import annotations
@@ -187,30 +187,35 @@ def quotas() -> list[Quota]:
     ]  # fmt: skip
 
 
+SERVERS = ("server", "90 % of its best after", "share of its best later", "largest limit", "refused a minute")
+CAPS = ("cap", "fullest minute at the server", "used")
+
+
+def server_line(scenario: Scenario) -> tuple[str, ...]:
+    found = scenario.run()
+    later = f"{found.share:.1%} after {found.after_s:.0f} s"
+    refused = f"{found.refused_a_minute:.1f}"
+    return scenario.name, f"{found.reached_s:.1f} s", later, f"{found.largest:.0f}", refused
+
+
+def cap_line(quota: Quota) -> tuple[str, ...]:
+    fullest, used = quota.run()
+    return quota.name, f"{fullest:.1%}", f"{used:.1%}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pick", nargs="*")
-    parser.add_argument("--trace", action="store_true")
     options = parser.parse_args()
 
     def picked(name: str) -> bool:
         return not options.pick or any(word in name for word in options.pick)
 
-    print("| server | 90 % of its best after | share of its best later | largest limit | refused a minute |")
-    print("|---|---|---|---|---|")
-    for scenario in filter(lambda s: picked(s.name), scenarios()):
-        found = scenario.run()
-        print(
-            f"| {scenario.name} | {found.reached_s:.1f} s | {found.share:.1%} after {found.after_s:.0f} s"
-            f" | {found.largest:.0f} | {found.refused_a_minute:.1f} |",
-            flush=True,
-        )
-        if options.trace:
-            print("   ", *(f"{limit:.0f}" for limit in found.limits[:: len(found.limits) // 30]))
-    print("\n| cap | fullest minute at the server | used |\n|---|---|---|")
-    for quota in filter(lambda q: picked(q.name), quotas()):
-        fullest, used = quota.run()
-        print(f"| {quota.name} | {fullest:.1%} | {used:.1%} |", flush=True)
+    for head, line, things in ((SERVERS, server_line, scenarios()), (CAPS, cap_line, quotas())):
+        print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
+        for thing in (thing for thing in things if picked(thing.name)):
+            print(f"| {' | '.join(line(thing))} |", flush=True)
+        print()
 
 
 if __name__ == "__main__":

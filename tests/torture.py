@@ -13,9 +13,11 @@ import argparse
 import os
 import platform
 import random
+import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import damage
 import faults
 import kills
+import limits_table
 import rough
 from wire import Server, serving
 
@@ -177,6 +181,66 @@ def same(folder: Path, seed: int, rows: int) -> Told:
     return Told([*lines, *table(head, table_rows)], wrong)
 
 
+# ---- the disk
+
+
+def disk(folder: Path, seed: int, points: int, only: int | None) -> Told:
+    """Journals of finished and of killed runs, each damaged at one place."""
+    done = damage.undisturbed(_made(folder / "whole"), _made(folder / "cut short"))
+    counts: Counter[tuple[str, str]] = Counter()
+    said: Counter[tuple[str, str]] = Counter()
+    again: Counter[tuple[str, str]] = Counter()
+    wrong: list[str] = []
+    for number in range(points) if only is None else [only]:
+        rng = random.Random(f"{seed}|{number}")
+        how, which = rng.choice(damage.DAMAGE), rng.choice(("whole", "killed"))
+        where = folder / f"damaged-{number}"
+        kind = (how.__name__.replace("_", " "), {"whole": "finished", "killed": "killed"}[which])
+        try:
+            found = damage.damaged(done, which, where, how, rng)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is what this looks for
+            repeat = f"python tests/torture.py --only disk --seed {seed} --run {number}"
+            wrong.append(f"{' '.join(kind)}: {type(error).__name__}: {str(error)[:200]}; again: {repeat}")
+            continue
+        if found is not None:
+            counts[kind] += 1
+            said[kind] += "damaged" in found
+            again[kind] += damage.requests(where) if which == "whole" else 0
+        shutil.rmtree(where, ignore_errors=True)
+    head = (
+        "what is done to the file",
+        "of a run",
+        "times",
+        "said to be damaged",
+        "the same bytes",
+        "calls made again",
+    )
+    rows = [
+        (how, which, n, said[how, which], n, f"{again[how, which] / n:.1f}" if which == "finished" else "-")
+        for (how, which), n in sorted(counts.items())
+    ]
+    lines = [
+        f"{sum(counts.values())} journals damaged; an undisturbed run makes {done.requests} calls. Seed {seed}.", "",
+        *table(head, rows),
+    ]  # fmt: skip
+    return Told(lines, wrong)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+# ---- limits
+
+
+def limits() -> Told:
+    """The law of the limits against simulated servers, in virtual time."""
+    servers = table(limits_table.SERVERS, [limits_table.server_line(s) for s in limits_table.scenarios()])
+    caps = table(limits_table.CAPS, [limits_table.cap_line(q) for q in limits_table.quotas()])
+    return Told([*servers, "", *caps], [])
+
+
 # ---- the page
 
 
@@ -195,11 +259,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, help="the luck of this torture; without it, the clock's")
-    parser.add_argument("--points", type=int, default=120, help="kills at the least")
+    parser.add_argument("--points", type=int, default=120, help="kills at the least, and damaged journals")
     parser.add_argument("--rows", type=int, default=60, help="prompts of a run")
-    parser.add_argument("--only", choices=("kill", "faults", "determinism"))
+    parser.add_argument("--only", choices=("kill", "faults", "determinism", "disk", "limits"))
     parser.add_argument(
-        "--run", type=int, help="only this killed run, or this fault; the page stays as it is"
+        "--run", type=int, help="only this killed run, fault or damage; the page stays as it is"
     )
     options = parser.parse_args()
     seed = int(time.time()) if options.seed is None else options.seed
@@ -213,6 +277,10 @@ def main() -> int:
             told["faults"] = fault(folder, seed, options.rows, options.run)
         if options.only in (None, "determinism"):
             told["determinism"] = same(folder, seed, max(options.rows // 3, 12))
+        if options.only in (None, "disk"):
+            told["disk"] = disk(folder, seed, options.points, options.run)
+        if options.only in (None, "limits"):
+            told["limits"] = limits()
     made_on = f"Python {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"
     for name, section in told.items():
         print("", *section.lines, sep="\n")

@@ -34,6 +34,8 @@ OUTAGE_PATIENCE_S = 600.0
 """How long an endpoint that has answered before may be away before the run stops."""
 AWAY = (None, 502, 503, 504)
 """What an endpoint that is away says through what stands before it: a broken connection, or that it is not there."""
+LONGEST_PAUSE_S = 10.0
+"""Between two tries of one call, unless the endpoint asks for more."""
 FIRST_CONTACT_TRIES = 3
 """How often an endpoint that never answered is tried."""
 
@@ -220,7 +222,7 @@ class Role:
         error = _error(state)
         if isinstance(error, BackendError) and error.retry_after is not None:
             return error.retry_after
-        longest = min(30.0, 0.25 * 2.0 ** (state.attempt_number - 1))
+        longest = min(LONGEST_PAUSE_S, 0.25 * 2.0 ** (state.attempt_number - 1))
         return longest * random.uniform(0.5, 1.0)
 
     async def _sleep(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ from synthpref.models.lengths import Lengths
 from synthpref.models.limit import Limit
 from synthpref.models.limiter import Limiter
 
-ASIDE_S, LONGEST_ASIDE_S = 1.0, 60.0
+ASIDE_S, LONGEST_ASIDE_S = 1.0, 15.0
 FAILURES_IN_A_ROW = 5
 
 log = logging.getLogger("synthpref")

@@ -68,7 +68,7 @@ class Dedup(Barrier):
 
     Of two, the one nearer to the source stays (a prompt from the source before one that was made from
     it), then the first by id. A row without the text that is compared has no duplicates. Memory for each
-    row kept: about 1.5 KB with `minhash`, 8 bytes a word with `rouge_l`, 100 bytes with `exact`. Time
+    row kept: about 3 KB with `minhash`, 8 bytes a word with `rouge_l`, 100 bytes with `exact`. Time
     grows with the rows; with `rouge_l` it grows with their square, so keep that to some tens of
     thousands of short texts.
     """

@@ -168,7 +168,7 @@ async def _walk(
     with signals.stopping(stop):
         try:
             await runner.run()
-            await journal.settle()
+            await journal.indexed()
             return (
                 runner.books(),
                 stop,

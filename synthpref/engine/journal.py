@@ -21,7 +21,7 @@ from typing import Any
 
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
-from synthpref.engine.records import Outcome, Records, damaged, digest, is_damage, pack, seal
+from synthpref.engine.records import INDEXES, Key, Outcome, Records, damaged, digest, is_damage, pack, seal
 
 COMMIT_WINDOW_S = 0.05
 """How long an answer may wait for its commit to begin. It begins earlier, so that it has ended by then."""
@@ -61,6 +61,12 @@ class Journal(Records):
         self._timer: asyncio.TimerHandle | None = None
         self._turn = threading.Lock()
         """Held by who writes, until it is committed."""
+        # Nothing to look up in a journal that is new, and nothing to look it up by: see records.INDEXES.
+        anything = "SELECT 1 FROM calls UNION ALL SELECT 1 FROM walked UNION ALL SELECT 1 FROM rows LIMIT 1"
+        self._blank = self._one(anything, ()) is None
+        if not self._blank:
+            self._index()
+            self._check()
         self._commits: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._commit_forever, name="journal", daemon=True)
         self._thread.start()
@@ -69,6 +75,29 @@ class Journal(Records):
         """A new start of the run: rows count only once they are seen again."""
         self.epoch += 1
         self.set_fact("epoch", str(self.epoch))
+
+    # ---- what there is to look up
+
+    def answers(self, row: str) -> dict[Key, Completion]:
+        return {} if self._blank else super().answers(row)
+
+    def done(self, step: int, row: str, digest: bytes, input: bytes) -> bool:
+        return not self._blank and super().done(step, row, digest, input)
+
+    async def indexed(self) -> None:
+        """Wait until all that was written so far is on disk and can be looked up."""
+        await self.settle()
+        if self._blank:
+            await asyncio.get_running_loop().run_in_executor(None, self._index)
+            self._check()
+
+    def _index(self) -> None:
+        with self._turn:
+            try:
+                self._db.executescript(INDEXES)
+                self._blank = False
+            except sqlite3.Error as error:
+                self._fail(error)
 
     # ---- what can be noted
 
@@ -89,7 +118,7 @@ class Journal(Records):
     def finish(
         self, step: int, row: str, digest: bytes, input: bytes, outcomes: Sequence[Outcome], added: int
     ) -> None:
-        """Note what became of `row` in `step`, in place of what was noted before.
+        """Note what became of `row` in `step`, in place of what was noted in an earlier start.
 
         Raises TypeError when a row holds a value that JSON cannot; nothing is noted then.
         """

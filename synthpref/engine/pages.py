@@ -36,6 +36,15 @@ def index_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-shm")
 
 
+def stated_size(head: bytes) -> int:
+    """How many bytes the file has by its own first page; 0 where that does not say (it was written by an old
+    version, or is cut itself)."""
+    if len(head) < FILE_HEADER or head[24:28] != head[92:96]:
+        return 0
+    size = int.from_bytes(head[16:18], "big")
+    return (2**16 if size == 1 else size) * int.from_bytes(head[28:32], "big")
+
+
 def records(path: Path) -> Iterator[Record]:
     """Each record on each page of the file and of its write-ahead log, in no order, some more than once.
 

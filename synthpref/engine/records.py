@@ -7,7 +7,7 @@
     facts      of the run itself
 
 Texts lie sealed: with a checksum that covers their place too, so that damage is found when they are read.
-Bulk is only ever added at a table's end; what is looked up in any order are two small trees of ids.
+Bulk is only ever added at a table's end; what is looked up in any order are small trees of ids.
 """
 
 from __future__ import annotations
@@ -38,18 +38,22 @@ SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS calls (
   row TEXT NOT NULL, key BLOB NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
   stage TEXT, role TEXT, model TEXT, request BLOB, answers BLOB NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS calls_by_row ON calls (row);
 CREATE TABLE IF NOT EXISTS spent (
   role TEXT PRIMARY KEY, answers INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER) WITHOUT ROWID, STRICT;
 CREATE TABLE IF NOT EXISTS walked (
-  step INTEGER, id TEXT, digest BLOB, input BLOB, output BLOB, added INTEGER, again INTEGER, epoch INTEGER,
-  PRIMARY KEY (step, id)) WITHOUT ROWID, STRICT;
+  step INTEGER, id TEXT, digest BLOB, input BLOB, output BLOB, added INTEGER, again INTEGER, epoch INTEGER) STRICT;
 CREATE TABLE IF NOT EXISTS rows (
   step INTEGER, id TEXT, parent TEXT, kind TEXT, stage TEXT, reason TEXT, detail TEXT, body BLOB) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS rows_by_id ON rows (step, id);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID, STRICT;
 PRAGMA user_version = {FORMAT};
 """
+INDEXES = """
+CREATE INDEX IF NOT EXISTS calls_by_row ON calls (row);
+CREATE UNIQUE INDEX IF NOT EXISTS walked_by_id ON walked (step, id);
+CREATE UNIQUE INDEX IF NOT EXISTS rows_by_id ON rows (step, id);
+"""
+"""Made when something is first looked up, which in a run from nothing is after its first segment. Ids are hashes, so
+each entry that is added by itself changes a page of its own; all at once they are sorted first."""
 _HOW = "r.kind, r.stage, r.reason, r.detail"
 _NOW = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE w.epoch = ?"
 _LIVE = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE r.step = ? AND w.epoch = ?"

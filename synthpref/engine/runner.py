@@ -143,7 +143,7 @@ class Runner:
                     await self._barrier(step)
                 else:
                     await self._segment(step)
-                await self.journal.settle()
+                await self.journal.indexed()
                 if step.number == 0:
                     self.progress.expected = None
             if not self.stop.event.is_set():
@@ -295,7 +295,7 @@ class Runner:
             await asyncio.sleep(0)
             if self.stop.event.is_set():
                 return
-        await self.journal.settle()
+        await self.journal.indexed()
         self._check_complete(step, label)
         self.journal.set_fact(name, before.hex())
 

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.ask import seed_of
-from synthpref.engine.pages import MAGIC, index_of, log_of, read_log, records
+from synthpref.engine.pages import FILE_HEADER, MAGIC, index_of, log_of, read_log, records, stated_size
 from synthpref.engine.records import SCHEMA, digest, is_damage, unseal
 
 _completions = TypeAdapter(list[Completion])
@@ -75,8 +75,13 @@ def check(path: Path) -> str | None:
     if not path.exists() or not path.stat().st_size:
         return "the file is empty, but not its write-ahead log" if pages.whole else None
     with path.open("rb") as file:
-        if not file.read(len(MAGIC)).startswith(MAGIC):
-            return "its first page is overwritten"
+        head = file.read(FILE_HEADER)
+    if not head.startswith(MAGIC):
+        return "its first page is overwritten"
+    # The check below does not look at what a text goes over to, which may be all that a cut took.
+    short = stated_size(head) - path.stat().st_size
+    if short > 0:
+        return f"{short:,} bytes are missing at its end"
     try:
         # Read-only, because who closes a journal last folds the log in and deletes it.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:

@@ -15,8 +15,8 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from synthpref.core.errors import ExportError
 
-_ROWS = 512
-_BYTES = 32 * 2**20
+_ROWS = 2048
+_BYTES = 4 * 2**20
 """A row group ends with whichever comes first: it bounds memory, and Arrow's arrays of text end at 2 GiB."""
 
 
@@ -42,7 +42,7 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]]
     # Arrow's own reader makes columns of JSON twice as fast as of Python objects, and in a thread of its own.
     with (
         replaced(path) as part,
-        pq.ParquetWriter(part, schema, compression="zstd") as writer,
+        pq.ParquetWriter(part, schema, compression="zstd", write_statistics=False) as writer,
         ThreadPoolExecutor(1) as thread,
     ):
 

@@ -109,7 +109,7 @@ def test_one_failed_answer_of_n_loses_none_of_the_others(tmp_path: Path) -> None
         wanted = RowAsk(models, Walk(models, "row", 0), "stage", 0)
         with pytest.raises(BackendError, match="no"):
             await wanted(MESSAGES, model="m", n=8)
-        await journal.settle()
+        await journal.indexed()
         kept = len(journal.answers("row"))
         SCRIPT.reset()
         again = RowAsk(models, Walk(models, "row", 0), "stage", 0)

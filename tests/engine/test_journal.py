@@ -28,7 +28,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def settle(journal: Journal) -> None:
-    asyncio.run(journal.settle())
+    asyncio.run(journal.indexed())
 
 
 def finish(journal: Journal, made: Row, *outcomes: Outcome, step: int = 0) -> None:
@@ -93,6 +93,8 @@ def test_what_was_noted_of_a_row_is_replaced_whole(journal: Journal) -> None:
     one = row("q", id="a")
     children = [row("c", id="a.x-0"), row("c", id="a.x-1")]
     journal.finish(0, "a", b"s", b"i", [Outcome(c, "row") for c in children], 1)
+    asyncio.run(journal.indexed())
+    assert [r.id for r in journal.rows(0)] == ["a.x-0", "a.x-1"]
     journal.finish(0, "a", b"s", b"i", [Outcome(one, "row")], 0)
     settle(journal)
     assert [r.id for r in journal.rows(0)] == ["a"]
@@ -101,6 +103,7 @@ def test_what_was_noted_of_a_row_is_replaced_whole(journal: Journal) -> None:
 
 def test_what_came_of_a_row_is_found_by_the_index(journal: Journal) -> None:
     """A scan for each row that is walked again would make a million rows take days."""
+    settle(journal)
     with sqlite3.connect(journal.path) as db:
         for statement in FORGET:
             plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", (0, "a"))]

@@ -23,7 +23,6 @@ from synthpref.core.errors import JournalDamaged, JournalError, RunStopped, Stag
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import recipe as recipes
-from synthpref.engine.ask import Stop
 from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal
 from synthpref.engine.plan import Plan, plan
@@ -31,9 +30,11 @@ from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Records, damaged
 from synthpref.engine.registry import Registry
-from synthpref.engine.runner import Books, Runner, steps_of
+from synthpref.engine.role import Stop
+from synthpref.engine.runner import Books, Runner
 from synthpref.engine.salvage import mark, mend
 from synthpref.engine.signals import Signals, hearing
+from synthpref.engine.steps import steps_of
 from synthpref.io import card, export, read, report, rows
 
 log = logging.getLogger("synthpref")

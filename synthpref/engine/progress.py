@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from synthpref.engine.ask import Role
+from synthpref.engine.role import Role
 
 log = logging.getLogger("synthpref")
 

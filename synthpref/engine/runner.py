@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from synthpref.core.errors import BackendError, JournalError, StageError, SynthprefError
-from synthpref.core.stage import Barrier, RowStage, Stage
+from synthpref.core.stage import Barrier, RowStage
 from synthpref.core.types import Drop, Row
-from synthpref.engine.ask import Models, RowAsk, Stop, Stopping, Walk
+from synthpref.engine.ask import Models, RowAsk, Walk
+from synthpref.engine.boundary import check_contract, foremost
 from synthpref.engine.journal import Journal
 from synthpref.engine.progress import Progress
-from synthpref.engine.recipe import Recipe, Use
+from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Outcome, digest, pack
+from synthpref.engine.role import Stop, Stopping
+from synthpref.engine.steps import Part, Step, steps_of
 
 WORKERS = (64, 8192)
 """Fewest and most rows under way at once; each costs some kilobytes while it waits."""
@@ -32,52 +35,6 @@ REJECTS_FROM = 20
 """Rows that a share of rejects is counted of, at the least, before the end."""
 
 log = logging.getLogger("synthpref")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a stage of the recipe, with what sets its draws and its calls apart."""
-
-    use: Use
-    stage: Stage
-    name: str
-    salt: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """A segment of row stages, or one barrier."""
-
-    number: int
-    parts: Sequence[Part]
-    digest: bytes
-
-    @property
-    def is_barrier(self) -> bool:
-        return isinstance(self.parts[0].stage, Barrier)
-
-    @property
-    def name(self) -> str:
-        labels = list(dict.fromkeys(part.use.label for part in self.parts))
-        return labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
-
-
-def steps_of(recipe: Recipe) -> list[Step]:
-    """The recipe's stages cut at its barriers."""
-    groups: list[list[Part]] = []
-    for use in recipe.uses:
-        for i, stage in enumerate(use.parts):
-            barrier = isinstance(stage, Barrier)
-            new = barrier or not groups or isinstance(groups[-1][0].stage, Barrier)
-            if new:
-                groups.append([])
-            # Equal requests on two sides of a barrier are counted apart: each segment starts its own count.
-            salt = sum(p.use.word == use.word for group in groups[:-1] for p in group)
-            groups[-1].append(Part(use, stage, f"{use.label}/{i}", salt))
-    return [
-        Step(n, parts, recipe.digest([(part.use, part.stage) for part in parts]))
-        for n, parts in enumerate(groups)
-    ]
 
 
 @dataclass(frozen=True)
@@ -248,9 +205,9 @@ class Runner:
         assert isinstance(stage, RowStage)
         try:
             made = await stage.run(row, RowAsk(self.models, walk, part.name, part.salt))
-            _check_contract(row, made)
+            check_contract(row, made)
         except BaseExceptionGroup as group:
-            raise _foremost(group, part.use.label) from group
+            raise foremost(group, part.use.label) from group
         except (BackendError, StageError, JournalError):
             raise
         except (Exception, SystemExit) as error:
@@ -359,20 +316,6 @@ class Runner:
         )
 
 
-def _foremost(group: BaseExceptionGroup[BaseException], label: str) -> BaseException:
-    """What a group of errors, as asyncio.TaskGroup raises it, means for the row or the run."""
-    for kind in (Stopping, JournalError, asyncio.CancelledError, KeyboardInterrupt, BackendError, StageError):
-        found = group.subgroup(kind)
-        while found:
-            first = found.exceptions[0]
-            if not isinstance(first, BaseExceptionGroup):
-                return first
-            found = first
-    error = StageError(f"{label}: {group.exceptions[0]}")
-    error.__cause__ = group.exceptions[0]
-    return error
-
-
 class _Again:
     """Rows that can be iterated several times, each time from the disk."""
 
@@ -381,27 +324,3 @@ class _Again:
 
     def __iter__(self) -> Iterator[Row]:
         return self._start()
-
-
-def _check_contract(row: Row, made: object) -> None:
-    """Raise StageError unless `made` is what a RowStage may return for `row`."""
-    if isinstance(made, Drop):
-        return
-    if isinstance(made, Row):
-        if made.id != row.id:
-            raise StageError(
-                f"a stage returned the row {made.id!r} for {row.id!r}; return a list to make new rows"
-            )
-        if len(made.samples) < len(row.samples):
-            raise StageError("a stage took samples away; indices into them would change their meaning")
-        return
-    if not isinstance(made, list) or not all(isinstance(child, Row) for child in made):
-        raise StageError(f"a stage returns a Row, a list of Rows or a Drop, not {type(made).__name__}")
-    ids = [child.id for child in made]
-    if not ids:
-        raise StageError("a stage returned no rows; return a Drop with the reason")
-    strays = [id for id in ids if id != row.id and not id.startswith(f"{row.id}.")]
-    if strays or len(set(ids)) < len(ids):
-        raise StageError(
-            f"new rows need ids of their own that begin with {row.id!r}; use row.child(...): {ids}"
-        )

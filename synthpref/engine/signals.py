@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from synthpref.engine.ask import Stop
+from synthpref.engine.role import Stop
 
 DEAF_S = 0.5
 """How long a second interrupt may go unheard, while a barrier computes, before it breaks in."""

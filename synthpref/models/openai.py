@@ -6,36 +6,25 @@ Speaks the wire by itself, with aiohttp and orjson: the official client costs mo
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import io
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-import orjson
 from pydantic import Field, SecretStr, field_validator
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
 from synthpref.models import wire
+from synthpref.models.http import Http, connections, proxy_for
 from synthpref.models.pool import Endpoint, Pool, limiter_for
 
 OPENAI = "https://api.openai.com/v1"
-LARGE = 2**20
-OTHER_FILES = 128
-"""Files that a process has open beside its connections, with some to spare."""
-
 LONG = 8
 _CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|session", re.I)
-
-log = logging.getLogger("synthpref")
 
 
 class OpenAI(ModelSpec):
@@ -141,7 +130,7 @@ class OpenAI(ModelSpec):
 
     def open(self, shared: dict[str, Any]) -> Backend:
         endpoints = []
-        most = min(self.concurrency, _connections(self.slots(), shared) // len(self.addresses))
+        most = min(self.concurrency, connections(self.slots(), shared) // len(self.addresses))
         for url in self.addresses:
             transport = self._transport(url, shared)
             limiter = limiter_for(shared, url, most, self.rpm, self.tpm)
@@ -165,7 +154,7 @@ class OpenAI(ModelSpec):
             return Sdk(shown(url), key, headers, self.timeout_s)
         if key:
             headers.setdefault("Authorization", f"Bearer {key}")
-        return _Http(shared, headers, self.timeout_s, _proxy(url))
+        return Http(shared, headers, self.timeout_s, proxy_for(url))
 
 
 def _forms(secrets: Iterable[str]) -> list[bytes]:
@@ -254,85 +243,6 @@ class _Wire:
 
     async def aclose(self) -> None:
         await self.transport.aclose()
-
-
-class _Http:
-    """aiohttp, with one session for all roles of a run."""
-
-    def __init__(
-        self, shared: dict[str, Any], headers: Mapping[str, str], timeout_s: float, proxy: str | None
-    ) -> None:
-        self._shared, self._proxy, self._open = shared, proxy, True
-        self._headers = {**headers, "Content-Type": "application/json"}
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 30.0))
-        shared["http users"] = shared.get("http users", 0) + 1
-
-    def _session(self) -> aiohttp.ClientSession:
-        session = self._shared.get("http")
-        if not isinstance(session, aiohttp.ClientSession):
-            # The limiter decides how many requests there are, so the connector must not.
-            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
-            # Not trust_env: it looks into .netrc in a thread for each request, and fails beside a key.
-            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-            self._shared["http"] = session
-        return session
-
-    async def post(self, url: str, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
-        data = orjson.dumps(body)
-        try:
-            # aiohttp warns about large bodies that are not files.
-            sent = data if len(data) < LARGE else io.BytesIO(data)
-            async with self._session().post(
-                url, data=sent, headers=self._headers, timeout=self._timeout, proxy=self._proxy
-            ) as answer:
-                return answer.status, answer.headers, await answer.read()
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            number = getattr(error, "errno", None)
-            why = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
-            raise BackendError("unreachable", f"cannot be reached: {why}; is it up?") from error
-        except TimeoutError as error:
-            raise BackendError("transient", f"no answer in {self._timeout.total:g} s", status=408) from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise BackendError("transient", f"{type(error).__name__}: {error}") from error
-
-    async def aclose(self) -> None:
-        if not self._open:
-            return
-        self._open = False
-        self._shared["http users"] -= 1
-        if not self._shared["http users"] and (session := self._shared.pop("http", None)):
-            await session.close()
-            # Lets the transports close, so that no warning about them is raised at exit.
-            await asyncio.sleep(0)
-
-
-def _connections(wanted: int, shared: dict[str, Any]) -> int:
-    """How many of the wanted connections may be open at once: each is a file to the system, whose limit for a
-    process is often 1,024 and can be raised by it."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return wanted
-    total: int = shared.get("connections", OTHER_FILES) + wanted
-    shared["connections"] = total
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if total > soft != resource.RLIM_INFINITY:
-        soft = total if hard == resource.RLIM_INFINITY else min(total, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if total <= soft or soft == resource.RLIM_INFINITY:
-        return wanted
-    least = max(1, wanted - (total - soft))
-    log.warning("%d connections were wanted, and the system allows %d; see ulimit -n", wanted, least)
-    return least
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) names for an address."""
-    parts = urlsplit(url)
-    if proxy_bypass(parts.hostname or ""):
-        return None
-    proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def shown(url: str) -> str:

@@ -14,9 +14,9 @@ from tenacity import Future, RetryCallState
 from synthpref.core.errors import BackendError, ErrorKind
 from synthpref.core.seam import Request
 from synthpref.core.template import Prompts
-from synthpref.engine import ask
 from synthpref.engine.ask import Models, RowAsk, Stop, Walk, call_key
 from synthpref.engine.journal import Journal
+from synthpref.engine.role import Patience
 
 MESSAGES = ({"role": "user", "content": "hello"},)
 REQUEST = Request(messages=MESSAGES)
@@ -75,7 +75,7 @@ def state(error: BackendError, attempt: int) -> RetryCallState:
 def test_patience_counts_from_the_first_failure_and_not_from_the_time_in_the_queue(
     kind: ErrorKind, answered: bool, attempt: int, ended: bool
 ) -> None:
-    patience = ask._Patience(3, lambda: time.monotonic() if answered else None)
+    patience = Patience(3, lambda: time.monotonic() if answered else None)
     error = BackendError(kind, "x", status=500)
     assert [patience.ended(state(error, i)) for i in range(1, attempt + 1)] == [False] * (attempt - 1) + [
         ended
@@ -83,7 +83,7 @@ def test_patience_counts_from_the_first_failure_and_not_from_the_time_in_the_que
 
 
 def test_being_told_to_wait_a_day_ends_the_patience_at_once() -> None:
-    patience = ask._Patience(3, lambda: 0.0)
+    patience = Patience(3, lambda: 0.0)
     assert patience.ended(state(BackendError("rate_limit", "x", retry_after=86400.0), 1))
     assert not patience.ended(state(BackendError("rate_limit", "x", retry_after=60.0), 1))
 

@@ -94,7 +94,7 @@ class Journal(Records):
     def _index(self) -> None:
         with self._turn:
             try:
-                self._db.executescript(INDEXES)
+                self._db.executescript(f"BEGIN;{INDEXES}COMMIT;")
                 self._blank = False
             except sqlite3.Error as error:
                 self._fail(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -38,19 +37,14 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]]
     same records give the same bytes. Raises ExportError when a record does not fit the schema."""
     lines: list[bytes] = []
     size = 0
-    under_way: Future[None] | None = None
-    # Arrow's own reader makes columns of JSON twice as fast as of Python objects, and in a thread of its own.
     with (
         replaced(path) as part,
         pq.ParquetWriter(part, schema, compression="zstd", write_statistics=False) as writer,
-        ThreadPoolExecutor(1) as thread,
     ):
 
         def flush() -> None:
-            nonlocal size, under_way
-            if under_way:
-                under_way.result()
-            under_way = thread.submit(_write_group, writer, schema, b"\n".join(lines))
+            nonlocal size
+            writer.write_table(_table(path, schema, b"\n".join(lines)), row_group_size=_ROWS)
             lines.clear()
             size = 0
 
@@ -65,20 +59,19 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[dict[str, Any]]
         yield add
         if lines:
             flush()
-        if under_way:
-            under_way.result()
 
 
-def _write_group(writer: pq.ParquetWriter, schema: pa.Schema, lines: bytes) -> None:
+def _table(path: Path, schema: pa.Schema, lines: bytes) -> pa.Table:
+    """Columns of JSON lines. Arrow's own reader is quicker with these than with Python objects, for which it would
+    also load pandas."""
     try:
-        table = read_json(
+        return read_json(
             cast(IO[bytes], pa.BufferReader(lines)),
             read_options=ReadOptions(use_threads=False, block_size=len(lines) + 1),
             parse_options=ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ExportError(f"{writer.where}: a record does not fit its columns: {error}") from error
-    writer.write_table(table, row_group_size=_ROWS)
+        raise ExportError(f"{path}: a record does not fit its columns: {error}") from error
 
 
 def write(path: Path, schema: pa.Schema, records: Iterable[dict[str, Any]]) -> int:

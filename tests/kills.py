@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -238,6 +239,9 @@ def life(folder: Path, server: Server, calm: Calm, rng: random.Random) -> Life:
             made.killed = time.monotonic()
             process.send_signal(signal.SIGKILL)
             process.wait()
+            # What the dead one had sent may lie unread; it is noted before what is sent from now on.
+            for _ in range(2):
+                urllib.request.urlopen(f"{server.url}/models").close()
             break
         time.sleep(LOOK_S)
     if process.returncode != -signal.SIGKILL:

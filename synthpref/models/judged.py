@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import random
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, Protocol
 
@@ -188,7 +190,11 @@ class _Filler:
         per_unit = (high - low) / (2 * world.BEST)
         centre = low + (at + world.BEST) * per_unit
         error = 0.0 if seen.fell else seen.error * per_unit
-        chosen = min(range(len(values)), key=lambda i: abs(values[i] - min(high, max(low, centre + error))))
+        meant = min(high, max(low, centre + error))
+        after = bisect_left(values, meant)
+        chosen = min(
+            range(max(0, after - 1), min(len(values), after + 1)), key=lambda i: abs(values[i] - meant)
+        )
         odds = world.chances(values, centre, spread * per_unit) if steps <= FINENESS else None
         said = [f"{value:g}" for value in values]
         menu = dict(zip(said, map(math.log, odds), strict=True)) if odds else {said[chosen]: 0.0}
@@ -233,6 +239,7 @@ class _Filler:
         return said, {"yes": max(yes, 1e-9), "no": max(1 - yes, 1e-9)}
 
 
+@lru_cache(maxsize=64)
 def _scale(low: float, high: float, whole: bool) -> tuple[list[float], int]:
     steps = round(high - low) if whole else FINENESS
     steps = max(1, min(steps, 10_000))

@@ -52,7 +52,7 @@ def dawid_skene(
             from crowdkit.aggregation import DawidSkene
         except ImportError as error:
             raise ImportError(EXTRA) from error
-        model = DawidSkene(n_iter=iterations, tol=1e-7)
+        model: Any = DawidSkene(n_iter=iterations, tol=1e-7)
         model.fit(pd.DataFrame([*seen, *prior], columns=["task", "worker", "label"]), pd.Series(truths))
     every = range(labels)
     found = np.full((things, labels), 1 / labels)

@@ -63,17 +63,33 @@ def probability(
     The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
     through to p. It holds each outcome for independent of the others.
     """
+    return probabilities(players, outcomes, [(i, j)], level, prior=prior)[0]
+
+
+def probabilities(
+    players: int,
+    outcomes: Sequence[Outcome],
+    pairs: Sequence[tuple[int, int]],
+    level: float = 0.95,
+    *,
+    prior: float = 0.1,
+) -> list[tuple[float, float, float] | None]:
+    """`probability` for many pairs of players, from one fit."""
     place, strength, information = _fit(players, outcomes, prior)
-    if i not in place or j not in place:
-        return None
-    contrast = np.zeros(len(place))
-    contrast[place[i]] += 1
-    contrast[place[j]] -= 1
-    gap = float(contrast @ strength)
-    error = math.sqrt(max(0.0, float(contrast @ np.linalg.solve(information, contrast))))
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * error
-    p, low, high = (float(_share(np.array(x))) for x in (gap, gap - reach, gap + reach))
-    return p, low, high
+    spread = np.linalg.inv(information) if place else information
+    reach = NormalDist().inv_cdf(0.5 + level / 2)
+
+    def chance(i: int, j: int) -> tuple[float, float, float] | None:
+        if i not in place or j not in place:
+            return None
+        a, b = place[i], place[j]
+        gap = float(strength[a] - strength[b])
+        error = math.sqrt(max(0.0, float(spread[a, a] + spread[b, b] - spread[a, b] - spread[b, a])))
+        ends = (gap, gap - reach * error, gap + reach * error)
+        p, low, high = (float(_share(np.array(x))) for x in ends)
+        return p, low, high
+
+    return [chance(i, j) for i, j in pairs]
 
 
 def elo(

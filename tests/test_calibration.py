@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from simulated_judges import asked, pairs, quality
-from synthpref.core.stats import kappa
+from synthpref.core.agreement import kappa
 from synthpref.core.types import Row
 from synthpref.models.simulated import Simulated
 from synthpref.stages.judge import Pair, Point
 from synthpref.stages.jury import Jury
+from synthpref.stages.jury_pair import JuryPair
 
 PHI = NormalDist().cdf
 FINE = (0.0, 1000.0)
@@ -60,6 +61,36 @@ def test_the_kappa_of_a_jury_grows_as_theory_says() -> None:
         found.append(measured or 0.0)
     assert found == sorted(found)
     assert found[-1] - found[0] > 0.08
+
+
+@pytest.mark.parametrize(("reducer", "most"), [("majority", 0.5), ("multimode", 0.0)])
+def test_a_vote_of_jurors_is_right_as_often_as_a_count_of_all_votes_says(reducer: str, most: float) -> None:
+    """Condorcet (1785) with ties: each juror is right in both orders, wrong in both, or tied between them."""
+    rows, noise, m = pairs(250), 0.6, 5
+    roles = judges(m, noise=noise)
+    stage = JuryPair(judges=tuple(roles), reducer=reducer, ties=False)
+    made = asked(stage, rows, roles)
+    said = [{1.0: "a", 0.0: "b"}.get(row.comparisons[0].p, "tie") for row in made]
+    for verdict in ("right", "wrong"):
+        chances = []
+        for row in rows:
+            once = PHI(gap(row) / (noise * math.sqrt(2)))
+            once = once if verdict == "right" else 1 - once
+            win, lose = once**2, (1 - once) ** 2
+            chances.append(
+                sum(
+                    math.factorial(m) / math.prod(map(math.factorial, (w, x, m - w - x)))
+                    * win**w * lose**x * (1 - win - lose) ** (m - w - x)
+                    for w in range(m + 1)
+                    for x in range(m + 1 - w)
+                    if w > most * m and w > max(x, m - w - x)
+                )
+            )  # fmt: skip
+        truth = [better(quality(row)) for row in rows]
+        seen = [
+            s == t if verdict == "right" else s not in (t, "tie") for s, t in zip(said, truth, strict=True)
+        ]
+        assert near(float(np.mean(seen)), chances), verdict
 
 
 def test_a_lasting_taste_is_what_only_more_judges_average_out() -> None:

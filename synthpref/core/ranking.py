@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthpref.core.agreement import Array
-from synthpref.core.intervals import Estimate, bootstrap
+from synthpref.core.bootstrap import Estimate, bootstrap
 from synthpref.core.stats import mean
 
 Outcome = tuple[int, int, float]

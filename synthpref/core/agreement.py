@@ -217,11 +217,25 @@ class Ranked:
     @property
     def tau(self) -> float:
         """Kendall's tau-b; NaN where not defined."""
+        return self._tau(self.concordance())
+
+    def influence(self) -> tuple[float, Array]:
+        """Kendall's tau-b, and how fast it changes with the weight of an item at each point."""
+        concordance = self.concordance()
+        tau, n = self._tau(concordance), self.counts.sum()
+        slope = np.zeros(len(self.x))
+        apart = 1.0
+        for by in (self.x, self.y):
+            others = n - self.tied(by)[by]
+            among = float(self.counts @ others)
+            slope -= tau * others / among
+            apart *= among
+        return tau, slope + 2 * concordance / math.sqrt(apart)
+
+    def _tau(self, concordance: Array) -> float:
         n = self.counts.sum()
-        apart = [float(n * n - (self.tied(by)[by] * self.counts).sum()) for by in (self.x, self.y)]
-        if not all(apart):
-            return math.nan
-        return float(self.counts @ self.concordance()) / math.sqrt(apart[0] * apart[1])
+        apart = [float(n * n - self.counts @ self.tied(by)[by]) for by in (self.x, self.y)]
+        return float(self.counts @ concordance) / math.sqrt(apart[0] * apart[1]) if all(apart) else math.nan
 
     def tied(self, by: Codes) -> Array:
         """How many items share each place."""

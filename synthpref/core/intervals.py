@@ -16,6 +16,9 @@ from synthpref.core.bootstrap import NORMAL, Clusters, Resampled, Statistic, res
 from synthpref.core.bootstrap import Estimate as Estimate
 from synthpref.core.bootstrap import bootstrap as bootstrap
 
+_MANY = 3000
+"""Different points of which tau is counted out for every resample."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -49,6 +52,26 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
 
 
+def share_estimate(
+    shares: Sequence[float | None],
+    *,
+    clusters: Clusters = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """The mean of shares from 0 to 1 (a tie may be 0.5) with its interval. Where all are 0, or all 1, no resample
+    is otherwise; `wilson` stands in, with the clusters as trials."""
+    there, kept = _kept(clusters, shares)
+    rows = np.array([(share, 1.0) for (share,) in there], dtype=float).reshape(-1, 2)
+    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, resamples, seed)
+    estimate = found.estimate(len(there), level)
+    if estimate.value in (0, 1):
+        bound = wilson(estimate.value * found.clusters, found.clusters, level)
+        return Estimate(estimate.value, bound.low, bound.high, len(there))
+    return estimate
+
+
 def accuracy_estimate(
     a: Sequence[Hashable],
     b: Sequence[Hashable],
@@ -58,19 +81,10 @@ def accuracy_estimate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`agreement` with its interval.
-
-    Where all items agree, or none, no resample is otherwise; `wilson` stands in, with the clusters as trials.
-    """
+    """`agreement` with its interval, as that of `share_estimate`."""
     both, kept = _kept(clusters, a, b)
-    right = np.array([x == y for x, y in both], dtype=float)
-    rows = np.stack([right, np.ones(len(right))], axis=1)
-    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, resamples, seed)
-    estimate = found.estimate(len(both), level)
-    if estimate.value in (0, 1):
-        bound = wilson(estimate.value * found.clusters, found.clusters, level)
-        return Estimate(estimate.value, bound.low, bound.high, len(both))
-    return estimate
+    right = [float(x == y) for x, y in both]
+    return share_estimate(right, clusters=kept, level=level, resamples=resamples, seed=seed)
 
 
 def kappa_estimate(
@@ -121,10 +135,18 @@ def kendall_estimate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`kendall` with its interval."""
+    """`kendall` with its interval. Of more than some thousand different points only the tau of all is counted
+    out, and that of a resample is taken to the first order from the influence of each item."""
     ranked = Ranked.of(x, y)
     if ranked is None:
         return Estimate(None, None, None, 0)
+    if len(ranked.counts) > _MANY:
+        tau, influence = ranked.influence()
+        n = len(ranked.kind)
+        rows = np.stack([influence[ranked.kind], np.ones(n)], axis=1)
+        kept = None if clusters is None else [clusters[i] for i in ranked.kept]
+        found = resampled_sums(lambda sums: tau + n * sums[:, 0] / sums[:, 1], rows, kept, resamples, seed)
+        return found.estimate(n, level)
     return _of_kinds(ranked.taus, ranked.kind, ranked.kept, clusters, level, resamples, seed)
 
 

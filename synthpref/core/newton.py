@@ -29,12 +29,12 @@ def newton(
 ) -> tuple[Array, Array]:
     """The maximum of a concave log-likelihood of `size` parameters, and minus its Hessian there. `slope` gives its
     gradient and minus its Hessian; `moved` by how much a step changes the log-odds."""
-    at = np.zeros(size)
+    at: Array = np.zeros(size)
     gradient, bend = slope(at)
     for _ in range(_STEPS if size else 0):
-        step = np.linalg.solve(bend, gradient)
+        step: Array = np.asarray(np.linalg.solve(bend, gradient), dtype=float)
         largest = float(np.abs(moved(step)).max())
-        at = at + step * min(1.0, _FURTHEST / max(1e-300, largest))
+        at += step * min(1.0, _FURTHEST / max(1e-300, largest))
         gradient, bend = slope(at)
         if largest < tolerance:
             break

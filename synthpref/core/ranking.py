@@ -224,7 +224,8 @@ def length_controlled(
 
     def apart(weights: Array) -> Array:
         spread = np.sqrt((weights @ gap**2) / weights.sum(axis=1))[:, None]
-        return np.tanh(np.divide(gap, spread, out=np.zeros(weights.shape), where=spread > 0))
+        bent: Array = np.tanh(np.divide(gap, spread, out=np.zeros(weights.shape), where=spread > 0))
+        return bent
 
     every = np.ones((1, n))
     start = line(every, apart(every), won, ridge, np.zeros(2))[0]
@@ -240,7 +241,7 @@ def length_controlled(
         return found
     # All won, or all lost: no resample is otherwise, so a bound on the plain win rate stands in.
     m = n if names is None else len(set(names))
-    bound = wilson(won[0] * m, m, level)
+    bound = wilson(float(won[0]) * m, m, level)
     return Estimate(found.value, min(bound.low, found.value), max(bound.high, found.value), n)
 
 

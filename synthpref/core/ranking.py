@@ -63,7 +63,8 @@ def probability(
     one of them was not compared.
 
     The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
-    through to p. It holds each outcome for independent of the others.
+    through to p. It holds each outcome for independent of the others, and a tie for a draw of 1 or 0, which varies
+    more: where there are many ties it is wider than it need be.
     """
     return probabilities(players, outcomes, [(i, j)], level, prior=prior)[0]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from synthpref.core.agreement import Array, Codes, Level, Ranked, Rated, answered, coded, kappa_of, ratio
+from synthpref.core.agreement import Array, Codes, Level, Ranked, Rated, answered, kappa_of_sums, met, ratio
 from synthpref.core.bootstrap import NORMAL, Clusters, Resampled, Statistic, resampled_sums
 from synthpref.core.bootstrap import Estimate as Estimate
 from synthpref.core.bootstrap import bootstrap as bootstrap
@@ -99,13 +100,11 @@ def kappa_estimate(
     """`kappa` with its interval. Where all items agree, `wilson`'s bound on the agreement stands in, with the
     clusters as trials and the labels as frequent as they are."""
     both, kept = _kept(clusters, a, b)
-    codes, names = coded([label for pair in both for label in pair])
-    size = len(names)
-    rows = _indicator(codes[::2] * size + codes[1::2], size * size)
-    found = resampled_sums(lambda sums: kappa_of(sums.reshape(-1, size, size)), rows, kept, resamples, seed)
+    rows = met(both)
+    found = resampled_sums(kappa_of_sums, rows, kept, resamples, seed)
     estimate = found.estimate(len(both), level)
     if estimate.value == 1:
-        by_chance = float(((np.bincount(codes) / len(codes)) ** 2).sum())
+        by_chance = float((rows.mean(axis=0) ** 2)[1:].sum()) / 2
         low = (wilson(found.clusters, found.clusters, level).low - by_chance) / (1 - by_chance)
         return Estimate(1.0, low, 1.0, len(both))
     return estimate
@@ -197,13 +196,11 @@ def kappa_difference(
     """Cohen's kappa of the first rater with the gold labels less that of the second, on the items that all
     three label, by a paired bootstrap: each resample takes the same items for both."""
     items, kept = _kept(clusters, first, second, gold)
-    codes, names = coded([label for item in items for label in item])
-    size = len(names)
-    tables = [_indicator(codes[rater::3] * size + codes[2::3], size * size) for rater in (0, 1)]
+    tables = [met([(item[rater], item[2]) for item in items]) for rater in (0, 1)]
+    width = tables[0].shape[1]
 
     def difference(sums: Array) -> Array:
-        one, other = (kappa_of(part.reshape(-1, size, size)) for part in np.split(sums, 2, axis=1))
-        return one - other
+        return kappa_of_sums(sums[:, :width]) - kappa_of_sums(sums[:, width:])
 
     found = resampled_sums(difference, np.concatenate(tables, axis=1), kept, resamples, seed)
     estimate = found.estimate(len(items), level)
@@ -223,19 +220,13 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _kept(clusters: Clusters, *lists: Sequence[Hashable]) -> tuple[list[tuple[Hashable, ...]], Clusters]:
+def _kept(clusters: Clusters, *lists: Sequence[Hashable]) -> tuple[list[tuple[Any, ...]], Clusters]:
     """The items labelled in every list, and their clusters."""
     items = answered(*lists)
     if clusters is None:
         return items, None
     cluster = [c for c, *labels in zip(clusters, *lists, strict=True) if None not in labels]
     return items, cluster
-
-
-def _indicator(codes: Codes, size: int) -> Array:
-    rows = np.zeros((len(codes), size))
-    rows[np.arange(len(codes)), codes] = 1
-    return rows
 
 
 def _of_kinds(

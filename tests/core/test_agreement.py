@@ -15,7 +15,16 @@ from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa, to_table
 
-from synthpref.core.agreement import Level, Ranked, agreement, kappa, kendall, krippendorff, spearman
+from synthpref.core.agreement import (
+    Level,
+    Ranked,
+    agreement,
+    kappa,
+    kappa_of,
+    kendall,
+    krippendorff,
+    spearman,
+)
 
 LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval")
 
@@ -39,6 +48,7 @@ def test_kappa_is_that_of_sklearn_and_of_statsmodels(pairs: list[tuple[str, str]
         assert ours == pytest.approx(cohen_kappa_score(first, second), abs=1e-12)
         table = to_table(np.array([["abt".index(a), "abt".index(b)] for a, b in pairs]), bins=3)[0]
         assert ours == pytest.approx(cohens_kappa(table, return_results=False), abs=1e-12)
+        assert ours == pytest.approx(kappa_of(table[None])[0], abs=1e-12)
 
 
 def test_kappa_of_a_table_by_hand() -> None:

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -147,7 +148,7 @@ class Rated:
                 raise ValueError(f"not in the order {list(order)}: {unknown}")
             names.sort(key=list(order).index)
         elif level != "nominal":
-            if strange := [name for name in names if not isinstance(name, int | float)]:
+            if strange := [name for name in names if not isinstance(name, Real) or name != name]:
                 raise ValueError(f"{level} labels are numbers, not {strange[0]!r}; give their order")
             names.sort()
         place = {name: i for i, name in enumerate(names)}

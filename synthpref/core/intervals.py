@@ -183,6 +183,24 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
     return min(1.0, 2 * tail)
 
 
+def accuracy_difference(
+    first: Sequence[Hashable],
+    second: Sequence[Hashable],
+    gold: Sequence[Hashable],
+    *,
+    clusters: Clusters = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """How much more often the first rater gives the gold label than the second, on the items that all three label,
+    by a paired bootstrap: each resample takes the same items for both. Unlike `mcnemar` it heeds clusters."""
+    items, kept = _kept(clusters, first, second, gold)
+    rows = np.array([((a == right) - (b == right), 1.0) for a, b, right in items], dtype=float).reshape(-1, 2)
+    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, resamples, seed)
+    return _difference(found, len(items), level)
+
+
 def kappa_difference(
     first: Sequence[Hashable],
     second: Sequence[Hashable],
@@ -193,20 +211,16 @@ def kappa_difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """Cohen's kappa of the first rater with the gold labels less that of the second, on the items that all
-    three label, by a paired bootstrap: each resample takes the same items for both."""
+    """Cohen's kappa of the first rater with the gold labels less that of the second, as `accuracy_difference`."""
     items, kept = _kept(clusters, first, second, gold)
     tables = [met([(item[rater], item[2]) for item in items]) for rater in (0, 1)]
     width = tables[0].shape[1]
 
-    def difference(sums: Array) -> Array:
+    def gap(sums: Array) -> Array:
         return kappa_of_sums(sums[:, :width]) - kappa_of_sums(sums[:, width:])
 
-    found = resampled_sums(difference, np.concatenate(tables, axis=1), kept, resamples, seed)
-    estimate = found.estimate(len(items), level)
-    if estimate.value == 0 and estimate.low is None and found.defined is not None:
-        return Difference(0.0, 0.0, 0.0, 1.0)
-    return Difference(estimate.value, estimate.low, estimate.high, _p(found))
+    found = resampled_sums(gap, np.concatenate(tables, axis=1), kept, resamples, seed)
+    return _difference(found, len(items), level)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -251,12 +265,18 @@ def _of_kinds(
     )
 
 
-def _p(found: Resampled) -> float | None:
-    """Two-sided, from the figure over its standard error as Student's t, which is taken to a normal deviate by
-    the formula of Wallace (1959). Counting resamples would not give a p small enough to adjust for many tests."""
-    error = found.error()
-    if not error or math.isnan(found.value):
-        return None
+def _difference(found: Resampled, n: int, level: float) -> Difference:
+    """The difference with its interval and p, two-sided: the figure over its standard error as Student's t, which is
+    taken to a normal deviate by the formula of Wallace (1959). Counting resamples would not give a p small enough
+    to adjust for many tests."""
+    estimate, error = found.estimate(n, level), found.error()
+    if estimate.value is None or error is None:
+        return Difference(estimate.value, None, None, None)
+    if error == 0:
+        return (
+            Difference(0.0, 0.0, 0.0, 1.0) if found.value == 0 else Difference(found.value, None, None, None)
+        )
     freedom = found.clusters - 1
     shrunk = math.sqrt(freedom * math.log1p((found.value / error) ** 2 / freedom))
-    return 2 * NORMAL.cdf(-shrunk * (8 * freedom + 1) / (8 * freedom + 3))
+    p = 2 * NORMAL.cdf(-shrunk * (8 * freedom + 1) / (8 * freedom + 3))
+    return Difference(estimate.value, estimate.low, estimate.high, p)

@@ -55,6 +55,7 @@ def line(weights: Array, x: Array, y: Array, ridge: float, start: Array) -> Arra
         step = np.linalg.solve(np.moveaxis(np.array(rows), 2, 0), gradient[:, :, None])[:, :, 0]
         largest = np.abs(step).sum(axis=1, keepdims=True)
         at = at + step * np.minimum(1.0, _FURTHEST / np.maximum(1e-300, largest))
-        if largest.max() < 1e-8:
+        # The next step would be of the order of the square of this one.
+        if largest.max() < 1e-5:
             break
     return at

@@ -112,8 +112,11 @@ def test_ordinal_labels_may_be_words_in_their_order() -> None:
     named = [[None if m is None else words[m - 1] for m in unit] for unit in marks]
     assert krippendorff(named, "ordinal", order=words) == pytest.approx(krippendorff(marks, "ordinal"))
     assert krippendorff(named, "ordinal", order=words[::-1]) == pytest.approx(krippendorff(marks, "ordinal"))
-    with pytest.raises(ValueError, match="numbers, not 'poor'"):
-        krippendorff(named, "ordinal")
+    for level in ("ordinal", "interval"):
+        with pytest.raises(ValueError, match="numbers, not 'poor'"):
+            krippendorff(named, level)
+        with pytest.raises(ValueError, match="numbers, not nan"):
+            krippendorff([[1.0, math.nan], [1.0, 2.0]], level)
     with pytest.raises(ValueError, match="not in the order"):
         krippendorff(named, "ordinal", order=["poor", "good"])
 
@@ -124,6 +127,13 @@ def test_alpha_is_none_where_nothing_can_be_said(level: Level) -> None:
     assert krippendorff([[1], [2, None], []], level) is None
     assert krippendorff([[0.1, 0.1], [0.1, 0.1, 0.1]], level) is None
     assert krippendorff([[1, 1], [2, 2]], level) == 1
+
+
+def test_labels_may_be_those_of_numpy() -> None:
+    marks = np.array([[1, 2, 2], [2, 2, 3], [3, 3, 3], [1, 1, 3]])
+    for level in LEVELS:
+        assert krippendorff(marks, level) == krippendorff(marks.tolist(), level)  # type: ignore[arg-type]
+    assert kappa(marks[:, 0], marks[:, 1]) == kappa(marks[:, 0].tolist(), marks[:, 1].tolist())  # type: ignore[arg-type]
 
 
 # ---- scores

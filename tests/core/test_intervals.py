@@ -22,6 +22,7 @@ from synthpref.core.agreement import agreement, kappa, kendall, krippendorff, sp
 from synthpref.core.intervals import (
     Difference,
     Estimate,
+    accuracy_difference,
     accuracy_estimate,
     alpha_estimate,
     holm,
@@ -216,6 +217,23 @@ def rated(seed: int, n: int, right: tuple[float, float]) -> tuple[list[int], lis
     return raters[0].tolist(), raters[1].tolist(), gold.tolist()
 
 
+def test_the_difference_is_that_of_the_two_accuracies() -> None:
+    first, second, gold = rated(4, 300, (0.8, 0.73))
+    found = accuracy_difference(first, second, gold)
+    assert found.value == pytest.approx(np.mean(np.equal(first, gold)) - np.mean(np.equal(second, gold)))
+    one, other = (
+        sum(a == g != b for a, b, g in zip(x, y, gold, strict=True))
+        for x, y in ((first, second), (second, first))
+    )
+    # Of 300 separate items it says much what the test of McNemar does in its form for many.
+    asymptotic = by_statsmodels([[0, one], [other, 0]], exact=False, correction=False)
+    assert found.p == pytest.approx(asymptotic.pvalue, rel=0.2)
+    # The same items over again, in as many clusters, say no more; taken for new ones, McNemar's test is misled.
+    again = accuracy_difference(first * 5, second * 5, gold * 5, clusters=list(range(300)) * 5)
+    assert again.p == pytest.approx(found.p, rel=0.25)
+    assert mcnemar(5 * one, 5 * other) < 0.2 * found.p  # type: ignore[operator]
+
+
 def test_the_difference_is_that_of_the_two_kappas() -> None:
     first, second, gold = rated(1, 300, (0.8, 0.7))
     found = kappa_difference(first, second, gold)
@@ -241,15 +259,16 @@ def test_only_items_that_both_answered_are_compared() -> None:
 
 @pytest.mark.parametrize("n", [60, 300])
 def test_better_is_said_by_chance_as_seldom_as_it_should(n: int) -> None:
-    said = held = 0
-    for seed in range(300):
-        found = kappa_difference(*rated(seed, n, (0.75, 0.75)), seed=seed)
-        assert found.p is not None
-        said += found.p <= 0.05
-        held += found.low <= 0 <= found.high  # type: ignore[operator]
     low, high = binom.interval(0.99, 300, 0.05)
-    assert low <= said <= high
-    assert low <= 300 - held <= high
+    for difference in (kappa_difference, accuracy_difference):
+        said = missed = 0
+        for seed in range(300):
+            found = difference(*rated(seed, n, (0.75, 0.75)), seed=seed)
+            assert found.p is not None
+            said += found.p <= 0.05
+            missed += not found.low <= 0 <= found.high  # type: ignore[operator]
+        assert low <= said <= high
+        assert low <= missed <= high
 
 
 def test_better_is_said_where_it_is_so() -> None:
@@ -262,8 +281,11 @@ def test_better_is_said_where_it_is_so() -> None:
 def test_raters_who_say_the_same_do_not_differ() -> None:
     first, _, gold = rated(3, 100, (0.8, 0.8))
     assert kappa_difference(first, first, gold) == Difference(0.0, 0.0, 0.0, 1.0)
+    assert accuracy_difference(first, first, gold) == Difference(0.0, 0.0, 0.0, 1.0)
 
 
 def test_no_items_have_no_difference() -> None:
-    assert kappa_difference([], [], []) == Difference(None, None, None, None)
+    for difference in (kappa_difference, accuracy_difference):
+        assert difference([], [], []) == Difference(None, None, None, None)
+    assert accuracy_difference([1], [2], [1]) == Difference(1.0, None, None, None)
     assert kappa_difference([1, 1], [1, 1], [1, 1]) == Difference(None, None, None, None)

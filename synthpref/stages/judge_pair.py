@@ -10,7 +10,7 @@ from pydantic import Field
 
 from synthpref.core.seam import Ask
 from synthpref.core.stage import Calls, Load, PromptName, Role
-from synthpref.core.stats import bradley_terry, win_rate
+from synthpref.core.ranking import bradley_terry, win_rate
 from synthpref.core.types import Comparison, Row, Score
 from synthpref.stages.asking import ask_all
 from synthpref.stages.comparing import Comparing, comparison, pair_vote

@@ -227,7 +227,7 @@ class Tallied(Extracted):
 
     def tally(self, votes: Sequence[Vote]) -> Score:
         """The votes' one Score."""
-        return pool(votes, "majority" if self.extract == "majority" else "mean", tie=self.tie)
+        return pool(votes, "multimode" if self.extract == "majority" else "mean", tie=self.tie)
 
 
 def is_name(rubric: str) -> bool:

@@ -79,6 +79,8 @@ SURE, TORN = ("7", {"7": 1.0}), ("7", {"7": 0.5, "3": 0.5})
         ('{"score": ', TORN, ', "reasoning": "a score of ', SURE, '"}'),
         ('{"parts": {"wit": ', SURE, '}, "score": "', TORN, '/10"}'),
         ('{"score": ', TORN, ', "details": {"score": 3}}'),
+        ('{"score": ', TORN, ', "details": {"score": ', SURE, "}}"),
+        ('{"a": {"score": ', SURE, '}, "b": {"c": {"score": ', TORN, "}}}"),
         ("", TORN, "/10"),
         ("A score of ", SURE, " is for the best.\n", TORN),
         ('```json\n{"score":', (" 7", {" 7": 0.5, " 3": 0.5}), "}\n```"),

@@ -32,6 +32,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "judge.point": "synthpref.stages.judge:Point",
         "judge.pair": "synthpref.stages.judge:Pair",
         "judge.list": "synthpref.stages.judge:List",
+        "judge.aspects": "synthpref.stages.judge_aspects:Aspects",
         "jury": "synthpref.stages.jury:Jury",
         "reward": "synthpref.stages.reward:Reward",
         "verify": "synthpref.stages.verify:Verify",

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from synthpref.core.expected import MIN_MASS, expected_score
 from synthpref.core.parse import Parsed
 from synthpref.core.seam import Ask, Capability, Completion
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.types import Row, Sample, Vote
 from synthpref.core.votes import pool
 from synthpref.stages.asking import Question, ask_all
@@ -55,6 +55,10 @@ class Point(Scaled):
 
     def load(self, samples: int) -> Load:
         return Load(samples, (Calls(self.model, samples, n=self.repeats, reads=1 + self.reference),))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        levels = None if self.extract == "expected" else self.levels()
+        return {self.name: Made((self.model,), levels, self.repeats)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = self.asked(row)
@@ -101,6 +105,9 @@ class List(Scaled):
         return Load(
             samples, (Calls(self.model, self.repeats if samples else 0, reads=samples + self.reference),)
         )
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        return {self.name: Made((self.model,), self.levels(), self.repeats, one_order=self.repeats == 1)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = self.asked(row)

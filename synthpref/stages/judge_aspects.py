@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from synthpref.core.parse import Parsed
 from synthpref.core.seam import Ask, Completion
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.stats import mean
 from synthpref.core.types import Row, Sample, Score
 from synthpref.core.votes import pool
@@ -71,6 +72,12 @@ class Aspects(Numbered):
 
     def load(self, samples: int) -> Load:
         return Load(samples, (Calls(self.model, samples, n=self.repeats, reads=1 + self.reference),))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        one = Made((self.model,), self.levels(), self.repeats)
+        return {self.name: replace(one, votes=self.repeats * len(self.aspects))} | {
+            f"{self.name}.{aspect}": one for aspect in self.aspects
+        }
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked, names = self.asked(row), list(self.aspects)

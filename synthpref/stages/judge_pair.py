@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.stats import bradley_terry, win_rate
 from synthpref.core.types import Comparison, Row, Score
 from synthpref.stages.asking import ask_all
@@ -49,6 +49,12 @@ class Pair(Comparing):
         pairs = samples * (samples - 1) / 2 if self.against is None else max(0, samples - 1)
         requests = pairs * (2 if self.swap else 1)
         return Load(samples, (Calls(self.model, requests, n=self.repeats, reads=2 + self.reference),))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        # Against one response alone, a score is the mean of a few wins, ties and losses.
+        levels = None if self.against is None else 3 if self.ties else 2
+        votes = self.repeats * (2 if self.swap else 1)
+        return {self.name: Made((self.model,), levels, votes, one_order=not self.swap)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         pairs = self._schedule(row)

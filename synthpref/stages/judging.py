@@ -88,6 +88,10 @@ class Numbered(Judging):
         """The template values that tell the scale."""
         return {"low": f"{self.scale[0]:g}", "high": f"{self.scale[1]:g}"}
 
+    def levels(self) -> int | None:
+        """How many scores there are on the scale; None where they need not be whole."""
+        return round(self.scale[1] - self.scale[0]) + 1 if self.integer else None
+
     def number(self) -> tuple[dict[str, Any], str]:
         """The JSON Schema of a score, and the same in words."""
         low, high = (int(end) if end.is_integer() else end for end in self.scale)

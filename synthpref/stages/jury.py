@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.types import Row
 from synthpref.core.votes import Reducer, TieRule, pool
 from synthpref.stages.asking import ask_all
@@ -48,6 +48,10 @@ class Jury(Scaled):
 
     def load(self, samples: int) -> Load:
         return Load(samples, tuple(Calls(judge, samples, reads=1 + self.reference) for judge in self.judges))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        votes = len(self.judges) if self.reducer == "mean" else 1
+        return {self.name: Made(self.judges, self.levels(), votes)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = self.asked(row)

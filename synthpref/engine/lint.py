@@ -78,8 +78,8 @@ class Described:
     """A recipe, as far as warnings go."""
 
     models: Mapping[str, Model]
-    writers: tuple[str, ...] = ()
-    """The roles that write candidates."""
+    writers: Mapping[str, Model] = field(default_factory=dict)
+    """Who writes candidates: roles by name, and models of the source's samples."""
     scores: tuple[Scored, ...] = ()
     rules: tuple[Ruled, ...] = ()
     shown: tuple[Shown, ...] = ()
@@ -113,13 +113,14 @@ def warnings(recipe: Recipe, plan: Plan) -> list[Warned]:
 
 def describe(recipe: Recipe, plan: Plan) -> Described:
     """What can be known without a call. The samples on a row are counted as the plan counts them."""
+    models = {role: _model(spec) for role, spec in recipe.models.items()}
     samples = plan.brought
-    writers: dict[str, None] = {}
+    writers = {name: Model(name, families_of(name), None, longest) for name, longest in plan.writers.items()}
     scores, rules, shown = list[Scored](), list[Ruled](), list[Shown]()
     for use in recipe.uses:
         load = use.stage.load(samples)
         if load.samples > samples:
-            writers |= dict.fromkeys(calls.model for calls in load.calls if not calls.reads)
+            writers |= {calls.model: models[calls.model] for calls in load.calls if not calls.reads}
         paths = _paths(use)
         scores += [Scored(use.path, name, m, paths) for name, m in use.stage.makes(samples).items()]
         if takes := use.stage.takes():
@@ -131,8 +132,7 @@ def describe(recipe: Recipe, plan: Plan) -> Described:
             if calls.reads
         ]
         samples = load.samples
-    models = {role: _model(spec) for role, spec in recipe.models.items()}
-    return Described(models, tuple(writers), tuple(scores), tuple(rules), tuple(shown))
+    return Described(models, writers, tuple(scores), tuple(rules), tuple(shown))
 
 
 def _paths(use: Use) -> dict[str, str]:
@@ -154,15 +154,15 @@ _LEAKAGE = (
 
 def same_model(d: Described) -> Iterator[Warned]:
     for scored, judge, writer in _meetings(d):
-        if _same(d.models[judge], d.models[writer]):
+        if _same(d.models[judge], d.writers[writer]):
             path = scored.paths.get(judge, scored.path)
-            told = f"{_who(d, judge)} judges its own answers (role {writer!r})"
+            told = f"{_who(d, judge)} judges its own answers (those of {writer!r})"
             yield Warned("same_model", path, told, _LEAKAGE, "judge with a model of another family")
 
 
 def same_family(d: Described) -> Iterator[Warned]:
     for scored, judge, writer in _meetings(d):
-        a, b = d.models[judge], d.models[writer]
+        a, b = d.models[judge], d.writers[writer]
         shared = [family for family in a.families if family in b.families]
         if not shared or _same(a, b):
             continue
@@ -170,7 +170,8 @@ def same_family(d: Described) -> Iterator[Warned]:
         of_one = (
             "are of the family" if a.families[0] == b.families[0] else "are, by what one learned from, kin:"
         )
-        told = f"the judge {_who(d, judge)} and the writer {_who(d, writer)} {of_one} {shared[0]!r}"
+        wrote = f"{writer!r}" if writer == b.name else f"{writer!r} ({b.name})"
+        told = f"the judge {_who(d, judge)} and the writer {wrote} {of_one} {shared[0]!r}"
         fix = f"judge with another family; if the table of families is wrong, set models.{judge}.family"
         yield Warned("same_family", path, told, _LEAKAGE, fix)
 
@@ -283,10 +284,15 @@ _MINIMUM = (
 
 
 def short_context(d: Described) -> Iterator[Warned]:
-    longest = [d.models[writer].max_tokens for writer in d.writers]
+    longest = [writer.max_tokens for writer in d.writers.values()]
     known = [tokens for tokens in longest if tokens is not None]
-    text = max(known) if known and len(known) == len(longest) else max([ANSWER_TOKENS, *known])
-    said = "max_tokens of the writers" if known and len(known) == len(longest) else "an ordinary answer"
+    bounded = bool(known) and None not in longest
+    text = max(known) if bounded else max([ANSWER_TOKENS, *known])
+    said = (
+        "the longest that a writer may give"
+        if bounded
+        else "an ordinary answer; the writers have no max_tokens"
+    )
     for shown in d.shown:
         model = d.models[shown.role]
         if model.context_length is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
 
@@ -43,6 +43,8 @@ class Plan:
     """Of a row's prompt."""
     brought: int = 0
     """Samples that a row of the source has."""
+    writers: Mapping[str, int] = field(default_factory=dict)
+    """The models that wrote those, as the source names them, with the tokens of the longest text of each."""
 
     @property
     def requests(self) -> float:
@@ -71,7 +73,14 @@ def plan(recipe: Recipe, rows: Iterable[Row]) -> Plan:
         load = use.stage.load(samples)
         lines += [_line(recipe, use, calls, going, prompt) for calls in load.calls]
         samples, going = load.samples, going * load.rows
-    return Plan(count, tuple(lines), prompt, brought)
+    return Plan(count, tuple(lines), prompt, brought, _writers(head))
+
+
+def _writers(rows: Sequence[Row]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for sample in (sample for row in rows for sample in row.samples):
+        longest[sample.model] = max(longest.get(sample.model, 0), len(sample.text) // CHARS_PER_TOKEN)
+    return longest
 
 
 def template_tokens(recipe: Recipe, use: Use) -> float:

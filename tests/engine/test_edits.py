@@ -395,6 +395,8 @@ SHARED: dict[str, Any] = {
     "stop": ["the"],
     "price": {"input": 1, "output": 2},
     "licence": "mit",
+    "family": "house",
+    "context_length": 9,
     "retries": 2,
     "structured_output": False,
     "logprobs": False,
@@ -448,7 +450,16 @@ def test_every_field_of_every_model_is_edited_here() -> None:
     assert set(BUILT_IN["backends"]) == {"openai", "simulated"}
 
 
-NEUTRAL_ONES = {"price", "licence", "retries", "concurrency", "error", "latency_s"}
+NEUTRAL_ONES = {
+    "price",
+    "licence",
+    "family",
+    "context_length",
+    "retries",
+    "concurrency",
+    "error",
+    "latency_s",
+}
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -478,7 +489,19 @@ def server() -> Iterator[Server]:
 
 
 AT_THE_DOOR = {
-    *("price", "licence", "retries", "concurrency", "rpm", "tpm", "timeout_s", "transport", "base_url"),
+    *(
+        "price",
+        "licence",
+        "family",
+        "context_length",
+        "retries",
+        "concurrency",
+        "rpm",
+        "tpm",
+        "timeout_s",
+        "transport",
+        "base_url",
+    ),
     *("api_key", "headers", "logprobs", "many", "max_tokens_as"),
 }
 """Fields of an endpoint that cannot change what a model answers."""

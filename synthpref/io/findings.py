@@ -9,11 +9,12 @@ from typing import Any
 _LENGTH_BIAS = 0.6
 _POSITION_BIAS = 0.05
 _FLIPPED = 0.1
+_SAME, _SAME_ROWS = 0.02, 5
 
 
 def statements(report: Mapping[str, Any]) -> list[str]:
     """What to know before training on the pairs, most important first."""
-    makers = (_simulated, _books, _rules, _failures, _order, _length, _samples, _cost)
+    makers = (_simulated, _books, _rules, _failures, _same, _order, _length, _samples, _cost)
     return [line for maker in makers for line in maker(report)]
 
 
@@ -96,6 +97,18 @@ def _failures(report: Mapping[str, Any]) -> Iterator[str]:
         failed = sum(compared["votes_failed"].values())
         if failed:
             yield f"{percent(failed / compared['votes'])} of the verdicts of {name!r} could not be read."
+
+
+def _same(report: Mapping[str, Any]) -> Iterator[str]:
+    pairs = report["pairs"]
+    most = pairs.get("most_chosen")
+    if most and most["rows"] >= max(_SAME_ROWS, _SAME * pairs["rows_with_pairs"]):
+        text = " ".join(most["text"].split()).replace("`", "'")
+        yield (
+            f"One answer wins for many prompts: the same text, or nearly, was chosen in at least {most['rows']:,} rows "
+            f"({percent(most['rows'] / pairs['rows_with_pairs'])}): `{text}`. Unless these prompts all call for it, as a "
+            "refusal may be called for, the judge is taken in by it (arXiv:2410.07137)."
+        )
 
 
 def _order(report: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
 from synthpref.io.findings import statements
-from synthpref.io.tally import Reasons, Spread, Values, ordered, share, table
+from synthpref.io.tally import Frequent, Reasons, Spread, Values, ordered, share, table
 
 Report = dict[str, Any]
 
@@ -58,6 +58,7 @@ class Tally:
         self.margins, self.ps, self.per_row = Spread(), Spread(), Spread()
         self.chosen_words, self.rejected_words = Spread(), Spread()
         self.longer: Counter[str] = Counter()
+        self.chosen = Frequent()
         self.finish: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
         self.rules: defaultdict[str, _Rule] = defaultdict(_Rule)
@@ -86,6 +87,7 @@ class Tally:
         for comparison in row.comparisons:
             self._comparison(comparison)
         self.paired_rows += bool(row.pairs)
+        self.chosen.add(row.samples[pair.chosen].text for pair in row.pairs)
         for pair in row.pairs:
             self._pair(row, pair)
 
@@ -157,6 +159,7 @@ class Tally:
                 "count": self.pairs,
                 "rows_with_pairs": self.paired_rows,
                 "with_rationale": self.rationales,
+                "most_chosen": self.chosen.most(),
                 "margin": self.margins.facts(),
                 "margin_bins": self.margins.bins(),
                 "p": self.ps.facts(),

@@ -117,8 +117,9 @@ class Scaled(Judged, Numbered):
 
 
 def is_name(rubric: str) -> bool:
-    """True for the name of a rubric, such as "instruction-following"; a sentence is a rubric itself."""
-    return re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", rubric) is not None
+    """True for the name of a rubric, such as "instruction-following" or "cpm/intent"; a sentence is a rubric
+    itself."""
+    return re.fullmatch(r"([a-z0-9]+/)?[a-z0-9]+([-_][a-z0-9]+)*", rubric) is not None
 
 
 def criterion(rubric: str, ask: Ask) -> str:

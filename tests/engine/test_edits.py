@@ -225,6 +225,8 @@ EDITS: dict[str, dict[str, Edit]] = {
     "judge.aspects": {name: SCALED[name] for name in SCALED if name != "rubric"}
     | {
         "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),
+        "faults": Edit({"faults": ["honesty"]}, FREE),
+        "per_call": Edit({"per_call": "one"}, ASKS),
         "repeats": Edit({"repeats": 2}, ASKS),
         "prompt": Edit({"prompt": "mine:judge/aspects"}, ASKS),
         "again": Edit({"again": 2}, ASKS, {"model": "broken"}),

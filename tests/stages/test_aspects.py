@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from synthpref.core.seam import Completion, Request
 from synthpref.core.stage import PROMPT
 from synthpref.core.types import Row
-from synthpref.stages.judge_aspects import PRESETS, Aspects
+from synthpref.engine.prompts import shipped
+from synthpref.stages.judge_aspects import FAULTS, PRESETS, Aspects
 from synthpref.testing import row, run_stage
 
 
@@ -69,13 +71,73 @@ def test_aspects_over_repeats() -> None:
     assert [vote.value for vote in made.samples[0].scores["aspects"].votes] == [6, 8]
 
 
+def test_a_call_for_each_aspect() -> None:
+    stage = Aspects(
+        model="judge", aspects={"wit": "Is it funny?", "depth": "depth"}, per_call="one", repeats=2
+    )  # type: ignore[arg-type]
+    [calls] = stage.load(3).calls
+    assert (calls.requests, calls.n) == (6, 2)
+    asked: list[str] = []
+
+    def answer(request: Request) -> list[str]:
+        properties = (request.response_format or {})["json_schema"]["schema"]["properties"]
+        (aspect,) = set(properties) - {"reasoning"}
+        asked.append(aspect)
+        assert ("Is it funny?" in text_of(request)) == (aspect == "wit")
+        assert "on one aspect." in request.messages[0]["content"]
+        if aspect == "depth" and "\nsecond\n" in request.messages[1]["content"]:
+            return ["I cannot say."] * request.n
+        return [f'{{"reasoning": "r", "{aspect}": {n}}}' for n in ((4, 6) if aspect == "wit" else (8, 9))]
+
+    made = judged(stage, row("Why?", "first", "second", ""), answer)
+    assert asked[:4] == ["wit", "depth", "wit", "depth"]
+    first, second, empty = made.samples
+    assert [first.scores[n].value for n in ("aspects.wit", "aspects.depth", "aspects")] == [5, 8.5, 6.75]
+    assert [vote.value for vote in first.scores["aspects.wit"].votes] == [4, 6]
+    assert first.scores["aspects.wit"].votes[0].reply
+    assert second.scores["aspects.wit"].value == 5
+    assert (second.scores["aspects"].why or "").startswith("no score for aspect depth")
+    assert {score.why for score in empty.scores.values()} == {"empty response"}
+
+
+@pytest.mark.parametrize("per_call", ["all", "one"])
+def test_a_fault_counts_turned_around_and_is_kept_as_given(per_call: str) -> None:
+    aspects = {"wit": "W", "bore": "B"}
+    fields = {"model": "judge", "aspects": aspects, "scale": (1, 5), "per_call": per_call}
+    stage = Aspects.model_validate(fields | {"faults": ["bore"]})
+    made = judged(stage, row("Why?", "x"), lambda _: ['{"wit": 4, "bore": 5}'])
+    assert [made.values(n)[0] for n in ("aspects", "aspects.wit", "aspects.bore")] == [2.5, 4, 5]
+    plainly = judged(Aspects.model_validate(fields), row("Why?", "x"), lambda _: ['{"wit": 4, "bore": 5}'])
+    assert plainly.values("aspects") == [4.5]
+
+
+def test_the_thirteen_features_of_cpm() -> None:
+    stage = Aspects.model_validate({"model": "judge", "aspects": "cpm"})
+    assert len(stage.aspects) == 13
+
+    def answer(request: Request) -> list[str]:
+        for name in stage.aspects:
+            assert f'"{name}"\n{name.capitalize()}: ' in text_of(request)
+        return [json.dumps({name: 10 if text not in FAULTS else 1 for name, text in stage.aspects.items()})]
+
+    assert judged(stage, row("Why?", "x"), answer).values("aspects") == [10]
+    with_faults = Aspects.model_validate({"model": "judge", "aspects": ["cpm/too-long", "clarity"]})
+    made = judged(with_faults, row("Why?", "x"), lambda _: ['{"too-long": 10, "clarity": 3}'])
+    assert made.values("aspects") == [2]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_names_shipped_rubrics(preset: str) -> None:
-    stage = Aspects(model="judge", aspects=preset)  # type: ignore[arg-type]
-    assert list(stage.aspects) == list(PRESETS[preset])
+    stage = Aspects.model_validate({"model": "judge", "aspects": preset})
+    assert stage.aspects == PRESETS[preset]
     used = {name for _, name in stage.marked(PROMPT)}
-    assert used >= {f"judge/rubrics/{name}" for name in PRESETS[preset]}
-    assert Aspects(model="judge").aspects == {name: name for name in PRESETS["ultrafeedback"]}
+    assert used >= {f"judge/rubrics/{name}" for name in PRESETS[preset].values()}
+    for name in PRESETS[preset].values():
+        assert (shipped("prompts") / "judge" / "rubrics" / f"{name}.j2").is_file()
+
+
+def test_without_any_it_goes_by_those_of_ultrafeedback() -> None:
+    assert Aspects(model="judge").aspects == PRESETS["ultrafeedback"]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +148,8 @@ def test_a_preset_names_shipped_rubrics(preset: str) -> None:
         {"aspects": "clarity"},
         {"aspects": []},
         {"aspects": ["clarity"], "rubric": "depth"},
+        {"aspects": {"too long": "x", "too-long": "y"}},
+        {"aspects": ["clarity"], "faults": ["depth"]},
         {"repeats": 0},
     ],
 )

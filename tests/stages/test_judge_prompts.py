@@ -17,7 +17,9 @@ from synthpref.stages.judge import List, Pair, Point
 from synthpref.testing import row, run_stage
 
 FOLDER = shipped("prompts") / "judge"
-RUBRICS = sorted(path.stem for path in (FOLDER / "rubrics").glob("*.j2"))
+RUBRICS = sorted(
+    str(path.relative_to(FOLDER / "rubrics").with_suffix("")) for path in (FOLDER / "rubrics").rglob("*.j2")
+)
 COMMON = {"prompt": "P?", "reference": None, "shape": '{"x": 1}'}
 SCALED = {**COMMON, "low": "1", "high": "10"}
 VALUES: dict[str, dict[str, Any]] = {
@@ -75,7 +77,7 @@ def test_a_missing_variable_is_an_error(prompts: Prompts, name: str) -> None:
 @pytest.mark.parametrize("name", RUBRICS)
 def test_each_rubric_is_one_paragraph(prompts: Prompts, name: str) -> None:
     [message] = prompts.render(f"judge/rubrics/{name}", {})
-    assert message["content"].lower().startswith(name)
+    assert message["content"].lower().startswith(f"{name.split('/')[-1]}:")
     assert "\n" not in message["content"]
 
 

@@ -217,7 +217,7 @@ class _Draft:
             self.add(path, f"a mapping was expected, not {_short(value)}", "write field: value lines")
             return None
         try:
-            return kind.model_validate(value)
+            return kind.model_validate(value, context={"base": self.base})
         except ValidationError as error:
             for detail in error.errors():
                 self.problems.append(_problem(kind, path, detail))

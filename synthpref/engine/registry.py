@@ -34,6 +34,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "judge.list": "synthpref.stages.judge:List",
         "judge.aspects": "synthpref.stages.judge_aspects:Aspects",
         "jury": "synthpref.stages.jury:Jury",
+        "score.combine": "synthpref.stages.score:Combine",
         "reward": "synthpref.stages.reward:Reward",
         "verify": "synthpref.stages.verify:Verify",
         "pair.extremes": "synthpref.stages.pair:Extremes",

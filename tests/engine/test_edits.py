@@ -138,6 +138,7 @@ WRITTEN: dict[str, Edit] = {
 }
 ENSEMBLE = [{"model": "policy", "n": 2}, {"model": "other", "system": "Be brief."}]
 SCHEMA = {"type": "object"}
+LEARNED: Tree = {"fit": "label", "scores": ["good", "again"], "weights": ABSENT}
 
 USUAL: dict[str, Tree] = {
     "synth.bootstrap": {"model": "writer", "per_row": 2, "examples": 3},
@@ -150,6 +151,7 @@ USUAL: dict[str, Tree] = {
     "judge.list": {"model": "judge"},
     "judge.aspects": {"model": "judge"},
     "jury": {"judges": ["judge", "second"]},
+    "score.combine": {"weights": {"good": 1, "again": 2}},
     "reward": {"model": "scorer"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
     "pair.threshold": {"min_margin": 0.2},
@@ -238,6 +240,15 @@ EDITS: dict[str, dict[str, Edit]] = {
         "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
         "at_least": Edit({"at_least": 2}, FREE),
     },
+    "score.combine": {
+        "name": Edit({"name": "another"}, FREE),
+        "weights": Edit({"weights": {"good": 3, "again": -1}}, FREE),
+        "standardise": Edit({"standardise": "run"}, FREE),
+        "fit": Edit({**LEARNED, "weights": ABSENT}, FREE),
+        "scores": Edit({"scores": ["good", "again", "label"], "fit": "more"}, FREE, LEARNED),
+        "penalty": Edit({"penalty": "l1"}, FREE, LEARNED),
+        "folds": Edit({"folds": 2}, FREE, LEARNED),
+    },
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
         "head": Edit({"head": "reward"}, FREE),
@@ -310,11 +321,16 @@ def stages(word: str, fields: Tree) -> list[Any]:
     name = fields.get("name") or Registry().get("stages", word).model_fields.get("name")
     pairs = {"pair.extremes": {"score": getattr(name, "default", name)}}
     again = {"reward": {"model": "second", "name": "again"}}
+    labels = [
+        {"judge.point": {"model": role, "name": name}}
+        for role, name in (("second", "label"), ("other", "more"))
+    ]
     before: dict[str, list[Any]] = {
         "synth": [],
         "sample": [],
         "pair": [{"sample.n": {"model": "policy", "n": 5}}, GOOD, again],
         "enrich": [{"sample.n": {"model": "policy", "n": 2}}, GOOD, {"pair.extremes": {"score": "good"}}],
+        "score": [{"sample.n": {"model": "policy", "n": 3}}, GOOD, again, *labels],
     }
     before["filter"] = before["enrich"]
     after: dict[str, list[Any]] = {

@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from synthpref.core.expected import TOP
 from synthpref.core.parse import Parsed
 from synthpref.core.reply import plain
-from synthpref.core.seam import Ask, Completion
+from synthpref.core.seam import Ask, Capability, Completion
 from synthpref.core.stage import Calls, Load, PromptName, Role
 from synthpref.core.stats import mean
 from synthpref.core.types import Row, Sample, Score, Vote
-from synthpref.core.votes import pool
 from synthpref.stages.asking import Question, ask_all
-from synthpref.stages.judging import Numbered, criterion, verdict_form, vote
-from synthpref.stages.named import Named, all_named, read_named
+from synthpref.stages.judging import Tallying, criterion, vote
+from synthpref.stages.named import Named, all_named, expected_named, read_named
 
 CPM = "cpm/"
 """Where the rubrics of CPM are: each names the ends of its own scale, and of some the high end is bad."""
@@ -62,7 +62,7 @@ AspectSet = Annotated[
 ]
 
 
-class Aspects(Numbered):
+class Aspects(Tallying):
     """A judge scores each response on several aspects, each by itself.
 
     Each aspect's score is kept as `name.aspect`, and their mean as `name`. A response that lacks a score for
@@ -81,8 +81,6 @@ class Aspects(Numbered):
     around (lowest + highest - score). Those of "cpm" are known."""
     per_call: Literal["all", "one"] = "all"
     """Ask about all aspects in one call, or about each in a call of its own."""
-    repeats: int = Field(default=1, ge=1)
-    """Replies for each response (and aspect, with `per_call: one`); an aspect's score is their mean."""
     prompt: PromptName = "judge/aspects"
     """The template."""
 
@@ -102,6 +100,9 @@ class Aspects(Numbered):
 
     def gives(self) -> set[str]:
         return {f"score:{self.name}", *(f"score:{self.name}.{aspect}" for aspect in self.aspects)}
+
+    def requires(self) -> dict[str, set[Capability]]:
+        return {self.model: self.abilities()}
 
     def load(self, samples: int) -> Load:
         requests = samples * len(self._groups())
@@ -129,7 +130,7 @@ class Aspects(Numbered):
                         vote(judge, r, named[aspect], keep_reply=self.per_call == "one")
                         for r, named in zip(mine, read, strict=True)
                     ]
-                    scores[i][aspect] = pool(own)
+                    scores[i][aspect] = self.tally(own)
                 if self.per_call == "all":
                     votes = [
                         vote(judge, r, self._mean_of(named)) for r, named in zip(mine, read, strict=True)
@@ -142,7 +143,7 @@ class Aspects(Numbered):
 
     def _question(self, row: Row, sample: Sample, names: list[str], ask: Ask) -> Question[Named]:
         schema, words = self.number()
-        response_format, shape = verdict_form(dict.fromkeys(names, schema), dict.fromkeys(names, words))
+        response_format, shape = self.form(dict.fromkeys(names, schema), dict.fromkeys(names, words))
         aspects = {aspect: criterion(self.aspects[aspect], ask) for aspect in names}
         values = {**self.shared(row), **self.limits(), "aspects": aspects, "shape": shape}
         messages = ask.prompt(self.prompt, response=sample.text, **values)
@@ -150,9 +151,12 @@ class Aspects(Numbered):
         def whole(completion: Completion) -> Parsed[Named]:
             return all_named(self._read(completion, names, sample))
 
-        return Question(messages, whole, self.model, shape, self.repeats, response_format)
+        logprobs = None if self.expects is None else TOP
+        return Question(messages, whole, self.model, shape, self.repeats, response_format, logprobs)
 
     def _read(self, completion: Completion, names: list[str], sample: Sample) -> Named:
+        if self.expects is not None:
+            return expected_named(completion, names, self.scale, [sample.text], self.expects)
         return read_named(completion, names, self.scale, self.integer, [sample.text])
 
     def _mean(self, values: Mapping[str, float]) -> float:

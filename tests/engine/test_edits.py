@@ -232,6 +232,10 @@ EDITS: dict[str, dict[str, Edit]] = {
         "repeats": Edit({"repeats": 2}, ASKS),
         "prompt": Edit({"prompt": "mine:judge/aspects"}, ASKS),
         "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "extract": Edit({"extract": "expected"}, ASKS),
+        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+        "tie": Edit({"tie": "lowest"}, FREE, {"extract": "majority", "repeats": 2}),
     },
     "jury": {name: SCALED[name] for name in SCALED if name != "model"}
     | {

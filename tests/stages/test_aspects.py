@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from synthpref.core.seam import Completion, Request
+from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.stage import PROMPT
 from synthpref.core.types import Row
 from synthpref.engine.prompts import shipped
@@ -124,6 +125,73 @@ def test_the_thirteen_features_of_cpm() -> None:
     with_faults = Aspects.model_validate({"model": "judge", "aspects": ["cpm/too-long", "clarity"]})
     made = judged(with_faults, row("Why?", "x"), lambda _: ['{"too-long": 10, "clarity": 3}'])
     assert made.values("aspects") == [2]
+
+
+def tokens(reply: Mapping[str, Mapping[str, float]]) -> Completion:
+    """A reply in JSON whose numbers might have been others, with these probabilities."""
+    parts = []
+    for i, (name, odds) in enumerate(reply.items()):
+        most = max(odds, key=lambda number: odds[number])
+        top = tuple((number, math.log(p)) for number, p in odds.items())
+        parts += [
+            TokenLogprob(f'{", " if i else "{"}"{name}": ', 0.0),
+            TokenLogprob(most, math.log(odds[most]), top),
+        ]
+    parts.append(TokenLogprob("}", 0.0))
+    return Completion(text="".join(part.token for part in parts), finish_reason="stop", logprobs=tuple(parts))
+
+
+@pytest.mark.parametrize("per_call", ["all", "one"])
+def test_expected_scores_of_each_aspect(per_call: str) -> None:
+    odds = {"wit": {"6": 0.5, "8": 0.25, "4": 0.25}, "too-long": {"3": 0.75, "7": 0.25}}
+    fields = {
+        "model": "judge",
+        "aspects": {"wit": "W", "too-long": "L"},
+        "faults": ["too-long"],
+        "per_call": per_call,
+    }
+    stage = Aspects.model_validate(fields | {"extract": "expected"})
+    assert stage.requires() == {"judge": {"chat", "logprobs"}}
+
+    def answer(request: Request) -> list[Completion]:
+        assert request.logprobs == 20
+        properties = (request.response_format or {})["json_schema"]["schema"]["properties"]
+        return [tokens({name: odds[name] for name in properties if name in odds})]
+
+    made = judged(stage, row("Why?", "x"), answer)
+    assert [made.values(n)[0] for n in ("aspects.wit", "aspects.too-long", "aspects")] == pytest.approx(
+        [6, 4, 6.5]
+    )
+
+
+def test_what_most_of_the_repeats_say() -> None:
+    fields = {"model": "judge", "aspects": {"wit": "W", "depth": "D"}, "extract": "majority", "repeats": 3}
+    replies = ['{"wit": 4, "depth": 8}', '{"wit": 4, "depth": 6}', '{"wit": 9, "depth": 6}']
+    made = judged(Aspects.model_validate(fields), row("Why?", "x"), lambda _: replies)
+    assert [made.values(n)[0] for n in ("aspects.wit", "aspects.depth", "aspects")] == [4, 6, 5]
+    split = ['{"wit": 4, "depth": 8}', '{"wit": 5, "depth": 8}', '{"wit": 6, "depth": 8}']
+    made = judged(Aspects.model_validate(fields), row("Why?", "x"), lambda _: split)
+    assert (made.samples[0].scores["aspects"].why or "").startswith("no score for aspect wit: tied votes")
+    made = judged(Aspects.model_validate(fields | {"tie": "highest"}), row("Why?", "x"), lambda _: split)
+    assert made.values("aspects") == [7]
+
+
+def test_the_reasons_stand_where_they_are_asked_for() -> None:
+    for place, order in (
+        ("before", ["reasoning", "wit"]),
+        ("after", ["wit", "reasoning"]),
+        ("none", ["wit"]),
+    ):
+        seen: list[Request] = []
+
+        def answer(request: Request, seen: list[Request] = seen) -> list[str]:
+            seen.append(request)
+            return ['{"wit": 4}']
+
+        stage = Aspects.model_validate({"model": "judge", "aspects": {"wit": "W"}, "reasoning": place})
+        judged(stage, row("Why?", "x"), answer)
+        assert list((seen[0].response_format or {})["json_schema"]["schema"]["properties"]) == order
+        assert ("your reasons come after it" in text_of(seen[0])) == (place == "after")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -33,6 +33,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "judge.pair": "synthpref.stages.judge:Pair",
         "judge.list": "synthpref.stages.judge:List",
         "judge.aspects": "synthpref.stages.judge_aspects:Aspects",
+        "judge.principles": "synthpref.stages.judge_principles:Principles",
         "jury": "synthpref.stages.jury:Jury",
         "score.combine": "synthpref.stages.score:Combine",
         "reward": "synthpref.stages.reward:Reward",

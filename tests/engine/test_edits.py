@@ -48,6 +48,7 @@ def recipe(stages: list[Any], rows: list[Any] = ROWS, models: Tree | None = None
         "broken": {"model": "broken", "malformed": 0.9},
         "judge": {"model": "judge", "malformed": 0.4},
         "second": {"model": "second"},
+        "unsure": {"model": "unsure", "noise": 2, "position_bias": 1},
         "explainer": {"model": "explainer", "refuse": 0.4},
         "scorer": {"model": "scorer"},
     }
@@ -118,6 +119,7 @@ FREE, ASKS = False, True
 JUDGED: dict[str, Edit] = {
     "rubric": Edit({"rubric": "honesty"}, ASKS),
     "reference": Edit({"reference": True}, ASKS),
+    "reasoning": Edit({"reasoning": "after"}, ASKS),
     "reask": Edit({"reask": "mine:judge/reask"}, ASKS),
     "again": Edit({"again": 2}, ASKS),
     "model": Edit({"model": "second"}, ASKS),
@@ -125,6 +127,13 @@ JUDGED: dict[str, Edit] = {
     "prompt": Edit({"prompt": "mine:judge/point"}, ASKS),
 }
 SCALED = JUDGED | {"scale": Edit({"scale": [1, 5]}, ASKS), "integer": Edit({"integer": False}, ASKS)}
+MANY: Tree = {"extract": "majority", "repeats": 4}
+FINE: Tree = {"scale": [1, 20]}
+EXTRACTED: dict[str, Edit] = {
+    "repeats": Edit({"repeats": 2}, ASKS),
+    "extract": Edit({"extract": "expected"}, ASKS),
+    "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+}
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
@@ -206,24 +215,32 @@ EDITS: dict[str, dict[str, Edit]] = {
         "models": Edit({"models": ENSEMBLE, "model": ABSENT, "n": ABSENT}, ASKS),
         "when": Edit({"when": "always"}, FREE),
     },
-    "judge.point": SCALED
-    | {
-        "repeats": Edit({"repeats": 2}, ASKS),
-        "extract": Edit({"extract": "expected"}, ASKS),
-        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
-    },
+    "judge.point": SCALED | EXTRACTED | {"tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE})},
     "judge.pair": JUDGED
+    | EXTRACTED
     | {
+        "scale": Edit({"scale": [1, 5]}, ASKS, {"verdict": "scores"}),
+        "integer": Edit({"integer": False}, ASKS, {"verdict": "scores"}),
         "prompt": Edit({"prompt": "mine:judge/pair"}, ASKS),
+        "verdict": Edit({"verdict": "scores"}, ASKS),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 2}, ASKS, {"schedule": "swiss", "rounds": 1}),
         "against": Edit({"against": 0}, FREE),
         "swap": Edit({"swap": False}, FREE),
+        "disagree": Edit({"disagree": "tie"}, FREE, {"model": "unsure"}),
+        "reasks": Edit({"reasks": 3}, ASKS, {"disagree": "reask", "model": "unsure"}),
         "repeats": Edit({"repeats": 2}, ASKS),
         "ties": Edit({"ties": False}, ASKS),
         "score": Edit({"score": "win_rate"}, FREE),
         "prior": Edit({"prior": 2.0}, FREE),
     },
     "judge.list": SCALED
-    | {"prompt": Edit({"prompt": "mine:judge/list"}, ASKS), "repeats": Edit({"repeats": 2}, ASKS)},
+    | EXTRACTED
+    | {
+        "prompt": Edit({"prompt": "mine:judge/list"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE}),
+    },
     "judge.aspects": {name: SCALED[name] for name in SCALED if name != "rubric"}
     | {
         "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),

@@ -33,7 +33,7 @@ from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Records, damaged
 from synthpref.engine.registry import Registry
 from synthpref.engine.role import Stop
-from synthpref.engine.runner import Books, Runner
+from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
@@ -287,9 +287,13 @@ def _summary(
 
 
 def _stage_counts(recipe: Recipe, journal: Journal) -> list[dict[str, Any]]:
-    """Rows dropped and rejected by each stage, with reasons."""
-    counts = {use.label: {"stage": use.label, "dropped": {}, "rejected": {}} for use in recipe.uses}
+    """Rows dropped and rejected by each stage, with reasons; and what it noted."""
+    counts: dict[str, dict[str, Any]] = {
+        use.label: {"stage": use.label, "dropped": {}, "rejected": {}} for use in recipe.uses
+    }
     for step in steps_of(recipe):
+        if step.is_barrier and (note := journal.fact(note_of(step))):
+            counts[step.parts[0].use.label]["notes"] = orjson.loads(note)
         for kind, stage, reason, n in journal.counts(step.number):
             if kind != "row":
                 if stage not in counts:

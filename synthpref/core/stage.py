@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict
 
 from synthpref.core.seam import Ask, Capability
-from synthpref.core.types import Drop, Row
+from synthpref.core.types import Drop, Note, Row
 
 ROLE, PROMPT = "model role", "prompt template"
 Role = Annotated[str, ROLE]
@@ -160,6 +160,7 @@ class Barrier(Stage):
     """A stage that works on all rows. `rows` is sorted by id and may be iterated several times; each pass
     streams from disk, so keep less than a row's worth of memory for each row."""
 
-    def run(self, rows: Iterable[Row], rng: random.Random) -> Iterable[Row | tuple[Row, Drop]]:
-        """Every row that came in, either as it goes on or with the Drop that says why it does not."""
+    def run(self, rows: Iterable[Row], rng: random.Random) -> Iterable[Row | tuple[Row, Drop] | Note]:
+        """Every row that came in, either as it goes on or with the Drop that says why it does not; and, once,
+        a Note if there is something to report."""
         raise NotImplementedError

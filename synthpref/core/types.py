@@ -45,6 +45,8 @@ class Vote:
     rationale: str | None = None
     shown: str | None = None
     """In which order the candidates were shown ("ab", "ba", "2,0,1"), where order matters."""
+    scores: tuple[float, float] | None = None
+    """Of a vote on two samples, a and b: the score of each, where the reply gave both one."""
 
     def __post_init__(self) -> None:
         _finite(self.value, "a vote")
@@ -100,16 +102,18 @@ class Sample:
 class Comparison:
     """Two samples set against each other by a judge, in one or both orders.
 
-    Each vote's value is 1.0 where `a` won, 0.0 where `b` won and 0.5 for a tie, whatever order was shown.
+    Each vote's value is 1.0 where `a` won, 0.0 where `b` won and 0.5 for a tie, whatever order was shown; or the
+    probability that `a` wins, where the judge's tokens told it.
     """
 
     name: str
     a: int
     b: int
     p: float | None
-    """Mean of the votes that have a value: the share won by `a`; None if no vote has one."""
+    """The share won by `a`: the mean of the votes that have a value, unless the stage goes by another rule; None if
+    no vote has one."""
     flipped: bool = False
-    """True when the two orders named different winners."""
+    """True when the two orders named different winners, before anything was asked again."""
     votes: tuple[Vote, ...] = ()
 
     def __post_init__(self) -> None:
@@ -195,6 +199,14 @@ class Row:
             trail=(*self.trail, origin),
             meta=self.meta,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a barrier found out about all rows, for the report: plain JSON values by name. A mapping from names to
+    numbers becomes a column of a table."""
+
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

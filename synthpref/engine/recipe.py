@@ -222,7 +222,7 @@ class _Draft:
             self.add(path, f"a mapping was expected, not {_short(value)}", "write field: value lines")
             return None
         try:
-            return kind.model_validate(value)
+            return kind.model_validate(value, context={"base": self.base})
         except ValidationError as error:
             for detail in error.errors():
                 self.problems.append(_problem(kind, path, detail))
@@ -319,7 +319,8 @@ class _Draft:
                 self.add(use.path, "is neither a RowStage nor a Barrier", "derive the class from one of them")
         if isinstance(exporter, Exporter) and source and self.all_stages_known:
             for fact in sorted(exporter.needs() - have):
-                self.add("export", *_lacking(fact, have))
+                if not (fact.startswith("meta:") and "meta:*" in have):
+                    self.add("export", *_lacking(fact, have))
 
     def check_roles(self, use: Use, models: Mapping[str, ModelSpec]) -> None:
         able = use.stage.requires()

@@ -10,11 +10,12 @@ _LENGTH_BIAS = 0.6
 _POSITION_BIAS = 0.05
 _FLIPPED = 0.1
 _SAME, _SAME_ROWS = 0.02, 5
+_PAIRS_A_WEIGHT = 10
 
 
 def statements(report: Mapping[str, Any]) -> list[str]:
     """What to know before training on the pairs, most important first."""
-    makers = (_simulated, _books, _rules, _failures, _same, _order, _length, _samples, _cost)
+    makers = (_simulated, _books, _rules, _failures, _same, _learned, _order, _length, _samples, _cost)
     return [line for maker in makers for line in maker(report)]
 
 
@@ -72,6 +73,25 @@ def _rules(report: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"{name}: rejected was the row's minimum for {percent(lowest / pairs)} of the pairs, "
                 f"where it does as `pair.extremes` does.{advice}"
+            )
+
+
+def _learned(report: Mapping[str, Any]) -> Iterator[str]:
+    for stage in report.get("stages", ()):
+        notes = stage.get("notes", {})
+        if "alone" in notes:
+            heavy = [name for name, share in notes["share"].items() if share >= 0.1][:3]
+            few = (
+                f" That is few for {len(notes['alone'])} weights."
+                if notes["pairs"] < _PAIRS_A_WEIGHT * len(notes["alone"])
+                else ""
+            )
+            best, alone = max(notes["alone"].items(), key=lambda item: max(item[1], 1 - item[1]))
+            yield (
+                f"{notes['score']}: its weights were learned from {notes['pairs']:,} pairs labelled by "
+                f"{notes['label']}; it puts {percent(notes['accuracy'])} of held-out pairs in the labelled "
+                f"order, where {best} alone does {percent(max(alone, 1 - alone))}. Most weight is on "
+                f"{', '.join(heavy) or 'none'}.{few}"
             )
 
 

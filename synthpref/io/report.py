@@ -237,6 +237,7 @@ def markdown(report: Report) -> str:
         ("Where the rows went", _books(report)),
         ("Pairs", _pairs(report)),
         ("Scores", _scores(report)),
+        ("What stages found", _notes(report)),
         ("Comparisons", _comparisons(report)),
         ("Length", _length(report)),
         ("Responses", _samples(report)),
@@ -298,6 +299,22 @@ def _scores(report: Report) -> str:
     ]
     failed = table(("score", "without a value", "why", "count"), lines) if lines else ""
     return "\n\n".join(filter(None, [spread_table({k: s["values"] for k, s in scores.items()}), failed]))
+
+
+def _notes(report: Report) -> str:
+    """Of each stage that noted something: single facts, then a table of those that are by name."""
+    parts = []
+    for stage in report.get("stages", ()):
+        if not (notes := stage.get("notes")):
+            continue
+        parts.append(f"### {stage['stage']}")
+        columns = {name: value for name, value in notes.items() if isinstance(value, Mapping)}
+        single = [(name, value) for name, value in notes.items() if name not in columns]
+        parts.append(table(("fact", "value"), single) if single else "")
+        names = dict.fromkeys(name for column in columns.values() for name in column)
+        lines = [(name, *(column.get(name, "—") for column in columns.values())) for name in names]
+        parts.append(table(("", *columns), lines) if lines else "")
+    return "\n\n".join(filter(None, parts))
 
 
 def _comparisons(report: Report) -> str:

@@ -23,7 +23,15 @@ def _structs(**fields: pa.DataType) -> pa.DataType:
     return pa.list_(pa.struct([pa.field(name, kind) for name, kind in fields.items()]))
 
 
-_VOTES = _structs(judge=_TEXT, value=_FLOAT, why=_TEXT, reply=_TEXT, rationale=_TEXT, shown=_TEXT)
+_VOTES = _structs(
+    judge=_TEXT,
+    value=_FLOAT,
+    why=_TEXT,
+    reply=_TEXT,
+    rationale=_TEXT,
+    shown=_TEXT,
+    scores=pa.list_(_FLOAT),
+)
 _SCORES = _structs(name=_TEXT, value=_FLOAT, why=_TEXT, votes=_VOTES)
 SCHEMA = pa.schema(
     {
@@ -76,7 +84,8 @@ def _json(value: Any) -> str:
 
 
 def _vote(vote: Vote) -> dict[str, Any]:
-    return {name: getattr(vote, name) for name in ("judge", "value", "why", "reply", "rationale", "shown")}
+    names = ("judge", "value", "why", "reply", "rationale", "shown", "scores")
+    return {name: getattr(vote, name) for name in names}
 
 
 def _scored(votes: tuple[Vote, ...]) -> list[dict[str, Any]]:
@@ -129,7 +138,11 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _votes(records: list[dict[str, Any]]) -> tuple[Vote, ...]:
-    return tuple(Vote(**record) for record in records)
+    # A file that was written before there were scores has none.
+    return tuple(
+        Vote(**{**record, "scores": tuple(record["scores"]) if record.get("scores") else None})
+        for record in records
+    )
 
 
 def _row(record: dict[str, Any]) -> Row:

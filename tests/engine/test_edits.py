@@ -48,6 +48,7 @@ def recipe(stages: list[Any], rows: list[Any] = ROWS, models: Tree | None = None
         "broken": {"model": "broken", "malformed": 0.9},
         "judge": {"model": "judge", "malformed": 0.4},
         "second": {"model": "second"},
+        "unsure": {"model": "unsure", "noise": 2, "position_bias": 1},
         "explainer": {"model": "explainer", "refuse": 0.4},
         "scorer": {"model": "scorer"},
     }
@@ -118,6 +119,7 @@ FREE, ASKS = False, True
 JUDGED: dict[str, Edit] = {
     "rubric": Edit({"rubric": "honesty"}, ASKS),
     "reference": Edit({"reference": True}, ASKS),
+    "reasoning": Edit({"reasoning": "after"}, ASKS),
     "reask": Edit({"reask": "mine:judge/reask"}, ASKS),
     "again": Edit({"again": 2}, ASKS),
     "model": Edit({"model": "second"}, ASKS),
@@ -125,6 +127,13 @@ JUDGED: dict[str, Edit] = {
     "prompt": Edit({"prompt": "mine:judge/point"}, ASKS),
 }
 SCALED = JUDGED | {"scale": Edit({"scale": [1, 5]}, ASKS), "integer": Edit({"integer": False}, ASKS)}
+MANY: Tree = {"extract": "majority", "repeats": 4}
+FINE: Tree = {"scale": [1, 20]}
+EXTRACTED: dict[str, Edit] = {
+    "repeats": Edit({"repeats": 2}, ASKS),
+    "extract": Edit({"extract": "expected"}, ASKS),
+    "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+}
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
@@ -138,6 +147,7 @@ WRITTEN: dict[str, Edit] = {
 }
 ENSEMBLE = [{"model": "policy", "n": 2}, {"model": "other", "system": "Be brief."}]
 SCHEMA = {"type": "object"}
+LEARNED: Tree = {"fit": "label", "scores": ["good", "again"], "weights": ABSENT}
 
 USUAL: dict[str, Tree] = {
     "synth.bootstrap": {"model": "writer", "per_row": 2, "examples": 3},
@@ -150,6 +160,7 @@ USUAL: dict[str, Tree] = {
     "judge.list": {"model": "judge"},
     "judge.aspects": {"model": "judge"},
     "jury": {"judges": ["judge", "second"]},
+    "score.combine": {"weights": {"good": 1, "again": 2}},
     "reward": {"model": "scorer"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
     "pair.threshold": {"min_margin": 0.2},
@@ -204,30 +215,44 @@ EDITS: dict[str, dict[str, Edit]] = {
         "models": Edit({"models": ENSEMBLE, "model": ABSENT, "n": ABSENT}, ASKS),
         "when": Edit({"when": "always"}, FREE),
     },
-    "judge.point": SCALED
-    | {
-        "repeats": Edit({"repeats": 2}, ASKS),
-        "extract": Edit({"extract": "expected"}, ASKS),
-        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
-    },
+    "judge.point": SCALED | EXTRACTED | {"tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE})},
     "judge.pair": JUDGED
+    | EXTRACTED
     | {
+        "scale": Edit({"scale": [1, 5]}, ASKS, {"verdict": "scores"}),
+        "integer": Edit({"integer": False}, ASKS, {"verdict": "scores"}),
         "prompt": Edit({"prompt": "mine:judge/pair"}, ASKS),
+        "verdict": Edit({"verdict": "scores"}, ASKS),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 2}, ASKS, {"schedule": "swiss", "rounds": 1}),
         "against": Edit({"against": 0}, FREE),
         "swap": Edit({"swap": False}, FREE),
+        "disagree": Edit({"disagree": "tie"}, FREE, {"model": "unsure"}),
+        "reasks": Edit({"reasks": 3}, ASKS, {"disagree": "reask", "model": "unsure"}),
         "repeats": Edit({"repeats": 2}, ASKS),
         "ties": Edit({"ties": False}, ASKS),
         "score": Edit({"score": "win_rate"}, FREE),
         "prior": Edit({"prior": 2.0}, FREE),
     },
     "judge.list": SCALED
-    | {"prompt": Edit({"prompt": "mine:judge/list"}, ASKS), "repeats": Edit({"repeats": 2}, ASKS)},
+    | EXTRACTED
+    | {
+        "prompt": Edit({"prompt": "mine:judge/list"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE}),
+    },
     "judge.aspects": {name: SCALED[name] for name in SCALED if name != "rubric"}
     | {
         "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),
+        "faults": Edit({"faults": ["honesty"]}, FREE),
+        "per_call": Edit({"per_call": "one"}, ASKS),
         "repeats": Edit({"repeats": 2}, ASKS),
         "prompt": Edit({"prompt": "mine:judge/aspects"}, ASKS),
         "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "extract": Edit({"extract": "expected"}, ASKS),
+        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+        "tie": Edit({"tie": "lowest"}, FREE, {"extract": "majority", "repeats": 2}),
     },
     "jury": {name: SCALED[name] for name in SCALED if name != "model"}
     | {
@@ -235,6 +260,15 @@ EDITS: dict[str, dict[str, Edit]] = {
         "reducer": Edit({"reducer": "median"}, FREE),
         "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
         "at_least": Edit({"at_least": 2}, FREE),
+    },
+    "score.combine": {
+        "name": Edit({"name": "another"}, FREE),
+        "weights": Edit({"weights": {"good": 3, "again": -1}}, FREE),
+        "standardise": Edit({"standardise": "run"}, FREE),
+        "fit": Edit({**LEARNED, "weights": ABSENT}, FREE),
+        "scores": Edit({"scores": ["good", "again", "label"], "fit": "more"}, FREE, LEARNED),
+        "penalty": Edit({"penalty": "l1"}, FREE, LEARNED),
+        "folds": Edit({"folds": 2}, FREE, LEARNED),
     },
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
@@ -308,11 +342,16 @@ def stages(word: str, fields: Tree) -> list[Any]:
     name = fields.get("name") or Registry().get("stages", word).model_fields.get("name")
     pairs = {"pair.extremes": {"score": getattr(name, "default", name)}}
     again = {"reward": {"model": "second", "name": "again"}}
+    labels = [
+        {"judge.point": {"model": role, "name": name}}
+        for role, name in (("second", "label"), ("other", "more"))
+    ]
     before: dict[str, list[Any]] = {
         "synth": [],
         "sample": [],
         "pair": [{"sample.n": {"model": "policy", "n": 5}}, GOOD, again],
         "enrich": [{"sample.n": {"model": "policy", "n": 2}}, GOOD, {"pair.extremes": {"score": "good"}}],
+        "score": [{"sample.n": {"model": "policy", "n": 3}}, GOOD, again, *labels],
     }
     before["filter"] = before["enrich"]
     after: dict[str, list[Any]] = {

@@ -17,20 +17,26 @@ from synthpref.stages.judge import List, Pair, Point
 from synthpref.testing import row, run_stage
 
 FOLDER = shipped("prompts") / "judge"
-RUBRICS = sorted(path.stem for path in (FOLDER / "rubrics").glob("*.j2"))
+RUBRICS = sorted(
+    str(path.relative_to(FOLDER / "rubrics").with_suffix("")) for path in (FOLDER / "rubrics").rglob("*.j2")
+)
 COMMON = {"prompt": "P?", "reference": None, "shape": '{"x": 1}'}
 SCALED = {**COMMON, "low": "1", "high": "10"}
+BY = {"rubric": "R", "own": False, "reasoning": "before"}
+TWO = {"ties": True, "response_a": "X", "response_b": "Y"}
 VALUES: dict[str, dict[str, Any]] = {
-    "point": {**SCALED, "rubric": "R", "response": "X"},
-    "aspects": {**SCALED, "aspects": {"wit": "W", "depth": "D"}, "response": "X"},
-    "pair": {**COMMON, "rubric": "R", "ties": True, "response_a": "X", "response_b": "Y"},
-    "list": {**SCALED, "rubric": "R", "responses": ["X", "Y", "Z"]},
+    "point": {**SCALED, **BY, "response": "X"},
+    "aspects": {**SCALED, "reasoning": "before", "aspects": {"wit": "W", "depth": "D"}, "response": "X"},
+    "pair": {**COMMON, **BY, **TWO},
+    "pair_scores": {**SCALED, **BY, **TWO},
+    "list": {**SCALED, **BY, "ties": True, "responses": ["X", "Y", "Z"]},
     "reask": {"why": "no verdict found", "shape": '{"x": 1}'},
 }
 LABELS = {
     "point": ["prompt", "response"],
     "aspects": ["prompt", "response"],
     "pair": ["prompt", "response A", "response B"],
+    "pair_scores": ["prompt", "response A", "response B"],
     "list": ["prompt", "response 1", "response 2", "response 3"],
     "reask": [],
 }
@@ -75,12 +81,13 @@ def test_a_missing_variable_is_an_error(prompts: Prompts, name: str) -> None:
 @pytest.mark.parametrize("name", RUBRICS)
 def test_each_rubric_is_one_paragraph(prompts: Prompts, name: str) -> None:
     [message] = prompts.render(f"judge/rubrics/{name}", {})
-    assert message["content"].lower().startswith(name)
+    assert message["content"].lower().startswith(f"{name.split('/')[-1]}:")
     assert "\n" not in message["content"]
 
 
-def test_pair_is_the_same_for_both_places(prompts: Prompts) -> None:
-    one = prompts.render("judge/pair", {**VALUES["pair"], "response_a": "same", "response_b": "same"})
+@pytest.mark.parametrize("name", ["pair", "pair_scores"])
+def test_pair_is_the_same_for_both_places(prompts: Prompts, name: str) -> None:
+    one = prompts.render(f"judge/{name}", {**VALUES[name], "response_a": "same", "response_b": "same"})
     text = one[-1]["content"]
     assert text.replace(fence("same", "response A"), "#", 1).count(fence("same", "response B")) == 1
     assert "drawn by lot" in one[0]["content"]

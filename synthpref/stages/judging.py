@@ -240,7 +240,7 @@ class Tallying(Extracting):
 
     def tally(self, votes: Sequence[Vote]) -> Score:
         """The votes' one Score."""
-        return pool(votes, "majority" if self.extract == "majority" else "mean", tie=self.tie)
+        return pool(votes, "multimode" if self.extract == "majority" else "mean", tie=self.tie)
 
 
 class Tallied(Extracted, Tallying):

@@ -137,6 +137,9 @@ EXTRACTED: dict[str, Edit] = {
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
+    "min_p": Edit({"min_p": 0.6}, FREE),
+    "min_p_low": Edit({"min_p_low": 0.5}, FREE),
+    "min_agreement": Edit({"min_agreement": 1}, FREE),
     "truncated": Edit({"truncated": "keep"}, FREE),
 }
 MOST = {"max_pairs": Edit({"max_pairs": 2}, FREE, {"max_pairs": 1})}

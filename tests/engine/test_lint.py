@@ -340,8 +340,8 @@ def test_answers_that_the_source_brings_are_known_by_their_model_and_length(tmp_
     }
     models = {"judge": {"model": "gpt-4o", "context_length": 4096}, "second": {"model": "claude-3"}}
     assert found(recipe(tmp_path, JURY, EXTREMES, source=source, models=models)) == [
-        ("same_family", "stages[0].jury.judges[0]"),
-        ("short_context", "stages[0].jury.judges[0]"),
+        ("same_family", "stages[0].jury.judges[0].model"),
+        ("short_context", "stages[0].jury.judges[0].model"),
     ]
 
 

@@ -8,7 +8,7 @@ from synthpref.core.families import BASES, OWN, TUNED, families_of, family_of
 
 KNOWN = {
     "gpt": "gpt-4o-2024-08-06 gpt-3.5-turbo gpt4 GPT-4 openai/gpt-oss-120b o1-mini openai/o3 o4-mini "
-    "chatgpt-4o-latest text-davinci-003 azure/gpt-4-turbo gpt-5-mini gpt2-xl gpt-4.1 gpt_4",
+    "chatgpt-4o-latest text-davinci-003 azure/gpt-4-turbo gpt-5-mini gpt2-xl gpt-4.1 gpt_4 chat_gpt",
     "claude": "claude-3-5-sonnet-20241022 claude-v1 anthropic/claude-opus-4 claude-instant-1 claude2 "
     "bedrock/us.anthropic.claude-3-haiku-20240307-v1:0 anthropic.claude-v2",
     "gemini": "gemini-1.5-pro google/gemma-2-27b-it gemini/gemini-2.0-flash gemma3:27b palm-2 bard "
@@ -17,7 +17,7 @@ KNOWN = {
     "allenai/Llama-3.1-Tulu-3-8B tulu-2-dpo-70b lmsys/vicuna-13b-v1.5 timdettmers/guanaco-65b alpaca-7b koala-13b "
     "NousResearch/Hermes-3-Llama-3.1-8B RLHFlow/ArmoRM-Llama3-8B-v0.1 codellama/CodeLlama-34b-Instruct-hf "
     "nvidia/Llama-3.1-Nemotron-70B-Instruct-HF WizardLM-13B-V1.2 ultralm-65b llama-2-70b-chat "
-    "prometheus-13b-v1.0 BAAI/JudgeLM-7B-v1.0 GAIR/autoj-13b-llama Llama_2_7b stable-vicuna-13B meta/llama-guard-3",
+    "prometheus-13b-v1.0 BAAI/JudgeLM-7B-v1.0 GAIR/autoj-13b-llama Llama_2_7b stable-vicuna-13B meta/llama-guard-3 Platypus-2-70B",
     "qwen": "Qwen/Qwen3-8B qwen2.5-72b-instruct QwQ-32B-Preview Qwen1.5-110B-Chat opencompass/CompassJudger-1-7B-Instruct "
     "ZiyiYe/Con-J-Qwen2-7B AIDC-AI/Marco-o1 qwen-max-2025-01-25 Nexusflow/Athene-V2-Chat",
     "mistral": "mistralai/Mistral-7B-Instruct-v0.3 mixtral-8x7b-instruct ministral-8b-latest mistral-large-2411 "
@@ -52,7 +52,7 @@ KNOWN = {
     "arctic": "Snowflake/snowflake-arctic-instruct",
     "mercury": "inception/mercury-coder-small",
     "baichuan": "baichuan-inc/Baichuan2-13B-Chat",
-    "gpt-neo": "EleutherAI/gpt-j-6b EleutherAI/gpt-neox-20b nomic-ai/gpt4all-j-gpt-j",
+    "gpt-neo": "EleutherAI/gpt-j-6b EleutherAI/gpt-neox-20b GPT-NeoXT-Chat-Base-20B nomic-ai/gpt4all-j-gpt-j",
     "mpt": "mosaicml/mpt-30b-chat",
     "bloom": "bigscience/bloomz-7b1",
     "opt": "facebook/opt-1.3b",

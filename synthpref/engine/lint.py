@@ -120,7 +120,8 @@ def describe(recipe: Recipe, plan: Plan) -> Described:
     for use in recipe.uses:
         load = use.stage.load(samples)
         if load.samples > samples:
-            writers |= {calls.model: models[calls.model] for calls in load.calls if not calls.reads}
+            wrote = [calls.model for calls in load.calls if not calls.reads]
+            writers |= {role: models[role] for role in wrote or [calls.model for calls in load.calls]}
         paths = _paths(use)
         scores += [Scored(use.path, name, m, paths) for name, m in use.stage.makes(samples).items()]
         if takes := use.stage.takes():
@@ -153,34 +154,36 @@ _LEAKAGE = (
 
 
 def same_model(d: Described) -> Iterator[Warned]:
-    for scored, judge, writer in _meetings(d):
-        if _same(d.models[judge], d.writers[writer]):
-            path = scored.paths.get(judge, scored.path)
-            told = f"{_who(d, judge)} judges its own answers (those of {writer!r})"
+    for path, judge in _judges(d):
+        if own := [w for w in d.writers if _same(d.models[judge], d.writers[w])]:
+            told = f"{_who(d, judge)} judges its own answers (those of {', '.join(own)})"
             yield Warned("same_model", path, told, _LEAKAGE, "judge with a model of another family")
 
 
 def same_family(d: Described) -> Iterator[Warned]:
-    for scored, judge, writer in _meetings(d):
-        a, b = d.models[judge], d.writers[writer]
-        shared = [family for family in a.families if family in b.families]
-        if not shared or _same(a, b):
-            continue
-        path = scored.paths.get(judge, scored.path)
-        of_one = (
-            "are of the family" if a.families[0] == b.families[0] else "are, by what one learned from, kin:"
-        )
-        wrote = f"{writer!r}" if writer == b.name else f"{writer!r} ({b.name})"
-        told = f"the judge {_who(d, judge)} and the writer {wrote} {of_one} {shared[0]!r}"
-        fix = f"judge with another family; if the table of families is wrong, set models.{judge}.family"
-        yield Warned("same_family", path, told, _LEAKAGE, fix)
+    for path, judge in _judges(d):
+        mine = d.models[judge]
+        kin = {
+            name: next(family for family in mine.families if family in writer.families)
+            for name, writer in d.writers.items()
+            if set(mine.families) & set(writer.families) and not _same(mine, writer)
+        }
+        if kin:
+            wrote = [
+                name if name == d.writers[name].name else f"{name} ({d.writers[name].name})" for name in kin
+            ]
+            families = dict.fromkeys(kin.values())
+            told = (
+                f"the judge {_who(d, judge)} is of one family with {', '.join(wrote)}: {', '.join(families)}"
+            )
+            fix = f"judge with another family; if the table of families is wrong, set models.{judge}.family"
+            yield Warned("same_family", path, told, _LEAKAGE, fix)
 
 
-def _meetings(d: Described) -> Iterator[tuple[Scored, str, str]]:
-    """Each judge that meets a writer's texts."""
-    for scored in d.scores:
-        for judge in scored.made.judges:
-            yield from ((scored, judge, writer) for writer in d.writers)
+def _judges(d: Described) -> Iterator[tuple[str, str]]:
+    """(path, role) of each judge, once for each place where it is named."""
+    found = {(s.paths.get(judge, s.path), judge): None for s in d.scores for judge in s.made.judges}
+    yield from found
 
 
 def _same(a: Model, b: Model) -> bool:
@@ -192,7 +195,7 @@ def _bare(name: str) -> str:
 
 
 def _who(d: Described, role: str) -> str:
-    return f"{role!r} ({d.models[role].name})"
+    return f"{role} ({d.models[role].name})"
 
 
 def one_judge(d: Described) -> Iterator[Warned]:

@@ -125,6 +125,18 @@ def test_every_warning_is_tried_both_ways_and_can_be_allowed() -> None:
     assert set(get_args(Allowed)) == set(WARNINGS)
 
 
+def test_all_writers_that_are_kin_stand_in_one_warning() -> None:
+    scored = tuple(
+        Scored("stages[1].j", name, Made(("judge",)), {"judge": "stages[1].j.model"}) for name in "abc"
+    )
+    writers = {"p": GPT_MINI, "gpt-4-0613": model("gpt-4-0613", "gpt"), "q": QWEN, "r": GPT}
+    described = Described({"judge": GPT}, writers, scored)
+    [kin] = WARNINGS["same_family"](described)
+    assert "of one family with p (gpt-5-mini), gpt-4-0613: gpt" in kin.found
+    [own] = WARNINGS["same_model"](described)
+    assert "judge (gpt-5) judges its own answers (those of r)" in own.found
+
+
 def test_the_judges_of_a_score_that_is_made_of_others_are_found() -> None:
     described = judged(GPT, of=("gone",))
     assert described.judges("sum") == ("j0",)

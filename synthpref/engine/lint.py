@@ -173,9 +173,7 @@ def same_family(d: Described) -> Iterator[Warned]:
                 name if name == d.writers[name].name else f"{name} ({d.writers[name].name})" for name in kin
             ]
             families = dict.fromkeys(kin.values())
-            told = (
-                f"the judge {_who(d, judge)} is of one family with {', '.join(wrote)}: {', '.join(families)}"
-            )
+            told = f"{_who(d, judge)} is of one family with {', '.join(wrote)}: {', '.join(families)}"
             fix = f"judge with another family; if the table of families is wrong, set models.{judge}.family"
             yield Warned("same_family", path, told, _LEAKAGE, fix)
 
@@ -240,7 +238,7 @@ def coarse_scale(d: Described) -> Iterator[Warned]:
         if shared > MOSTLY:
             told = (
                 f"{rule.takes.score!r} can have {levels} values, so among {rule.samples} responses the highest is "
-                f"shared by several in about {shared:.0%} of the rows, and the lowest too"
+                f"shared by several in about {100 * shared:.0f} % of the rows, and the lowest too"
             )
             why = (
                 "which of those that tie becomes chosen is a draw by lot; counted for normal scores with the scale's "
@@ -269,7 +267,7 @@ def unreachable(d: Described) -> Iterator[Warned]:
         bound = (
             f"no response can lie further than {furthest:.2f} sigma below the mean"
             if takes.sigmas >= furthest
-            else f"of normal scores the pick is the lowest in about {share:.0%} of the rows"
+            else f"of normal scores the pick is the lowest in about {100 * share:.0f} % of the rows"
         )
         told = f"mu - {takes.sigmas:g} sigma lies mostly below all {n} responses: {bound}"
         enough_n = reach.from_how_many(takes.sigmas, MOSTLY, takes.ddof)

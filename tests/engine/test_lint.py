@@ -147,7 +147,7 @@ def test_the_judges_of_a_score_that_is_made_of_others_are_found() -> None:
 def test_a_warning_says_its_numbers() -> None:
     [coarse] = WARNINGS["coarse_scale"](ruled(BEST, 32, levels=5))
     assert "5 values" in coarse.found
-    assert "73%" in coarse.found
+    assert "73 %" in coarse.found
     assert "(10 values are enough" in coarse.fix
     [bound] = WARNINGS["unreachable"](ruled(SWEET, 5))
     assert "1.79 sigma" in bound.found

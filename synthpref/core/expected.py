@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from synthpref.core.parse import Scale
+from synthpref.core.parse import LONG_LINE, Scale
 from synthpref.core.reply import Parsed, json_places, plain
 from synthpref.core.seam import TokenLogprob
 
@@ -131,7 +131,11 @@ def _token_at(logprobs: Tokens, said: Parsed[Any], names: Collection[str], verdi
     place = said.at
     if place is not None and text[place : place + 1] in ("{", "["):
         written = re.compile(rf"\W*(?:[a-z]+\s+)?\W*?(?P<verdict>{verdict})", re.IGNORECASE)
-        there = [written.match(text, at) for path, at in json_places(text, place) if _under(path, names)]
+        there = [
+            written.match(text, at, at + LONG_LINE)
+            for path, at in json_places(text, place)
+            if _under(path, names)
+        ]
         place = next((found.start("verdict") for found in reversed(there) if found), None)
     if place is None:
         return None

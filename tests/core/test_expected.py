@@ -93,6 +93,10 @@ def test_a_reply_too_long_to_be_parsed_whole_is_weighed_where_it_was_read() -> N
     assert expected("word " * 20_000, '{"score": ', TORN, "}").value == pytest.approx(5)
 
 
+def test_a_long_value_beside_the_verdict_takes_no_time() -> None:
+    assert expected('{"score": "', " " * 40_000, '", "score": ', TORN, "}").value == pytest.approx(5)
+
+
 def test_ten_in_two_tokens() -> None:
     one, zero = ("1", {"1": 0.8, "9": 0.2}), ("0", {"0": 0.75, "}": 0.25})
     assert expected('{"score": ', one, zero, "}").value == pytest.approx(10 * 0.6 + 1 * 0.2 + 9 * 0.2)

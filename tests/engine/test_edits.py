@@ -134,6 +134,15 @@ EXTRACTED: dict[str, Edit] = {
     "extract": Edit({"extract": "expected"}, ASKS),
     "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
 }
+BENCH = {name: SCALED[name] for name in SCALED if name != "model"} | {
+    "judges": Edit({"judges": ["judge", {"model": "second", "rubric": "depth"}]}, ASKS),
+    "reasoning": Edit({"reasoning": "after"}, ASKS),
+    "repeats": Edit({"repeats": 2}, ASKS),
+    "extract": Edit({"extract": "expected"}, ASKS),
+    "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+    "at_least": Edit({"at_least": 2}, FREE),
+    "stop_early": Edit({"stop_early": True}, FREE, {"reducer": "majority"}),
+}
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
@@ -164,6 +173,8 @@ USUAL: dict[str, Tree] = {
     "judge.aspects": {"model": "judge"},
     "jury": {"judges": ["judge", "second"]},
     "score.combine": {"weights": {"good": 1, "again": 2}},
+    "jury.pair": {"judges": ["judge", "second"]},
+    "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
     "pair.threshold": {"min_margin": 0.2},
@@ -257,12 +268,42 @@ EDITS: dict[str, dict[str, Edit]] = {
         "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
         "tie": Edit({"tie": "lowest"}, FREE, {"extract": "majority", "repeats": 2}),
     },
-    "jury": {name: SCALED[name] for name in SCALED if name != "model"}
+    "jury": BENCH
     | {
-        "judges": Edit({"judges": ["judge", "second", "other"]}, ASKS),
+        "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
+        "reducer": Edit({"reducer": "median"}, FREE),
+    },
+    "jury.pair": BENCH
+    | {
+        "prompt": Edit({"prompt": "mine:judge/pair"}, ASKS),
+        "verdict": Edit({"verdict": "scores"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "scale": Edit({"scale": [1, 5]}, ASKS, {"verdict": "scores"}),
+        "integer": Edit({"integer": False}, ASKS, {"verdict": "scores"}),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 2}, ASKS, {"schedule": "round_robin", "rounds": 1}),
+        "against": Edit({"against": 0}, FREE),
+        "swap": Edit({"swap": False}, FREE),
+        "score": Edit({"score": "win_rate"}, FREE),
+        "prior": Edit({"prior": 2.0}, FREE),
+        "disagree": Edit({"disagree": "average"}, FREE),
+        "reducer": Edit({"reducer": "mean"}, FREE),
+        "tie": Edit({"tie": "abstain"}, FREE),
+    },
+    "debate": {name: SCALED[name] for name in SCALED if name != "model"}
+    | {
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "judges": Edit({"judges": ["second", "judge"]}, ASKS),
+        "about": Edit({"about": "pair"}, ASKS),
+        "personas": Edit({"personas": {"a cook": "You cook.", "a baker": "You bake."}}, ASKS),
+        "rounds": Edit({"rounds": 1}, ASKS),
+        "words": Edit({"words": 50}, ASKS),
+        "swap": Edit({"swap": False}, FREE, {"about": "pair"}),
         "reducer": Edit({"reducer": "median"}, FREE),
         "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
-        "at_least": Edit({"at_least": 2}, FREE),
+        "at_least": Edit({"at_least": 3}, FREE),
+        "prompt": Edit({"prompt": "mine:judge/debate"}, ASKS),
+        "prompt_verdict": Edit({"prompt_verdict": "mine:judge/debate_verdict"}, ASKS),
     },
     "score.combine": {
         "name": Edit({"name": "another"}, FREE),

@@ -48,6 +48,7 @@ OURS: dict[str, Any] = {
     "high": "10",
     "kinds": ["a question", "a letter"],
     "low": "1",
+    "negated": False,
     "own": False,
     "preferred": "A",
     "reasoning": "before",

@@ -115,7 +115,8 @@ class Principles(Extracting):
     """How many principles a row gets: a number, or {min, max, p} for a number drawn by lot, by default as in
     SALMON from 1 to 8, where fewer are likelier."""
     negate: float = Field(default=0.5, ge=0, le=1)
-    """The probability with which a principle is negated."""
+    """The probability with which a principle is negated. For a dataset whose readers are not told the principles,
+    such as one for DPO, set it to 0."""
     verdict: Literal["scores", "winner"] = "scores"
     """What the judge says: how far each response keeps to the principle, on `scale` ("scores"), or which does so more
     ("winner"). With "winner" all differences are equally large, unless extract: expected tells the odds."""

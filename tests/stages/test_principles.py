@@ -148,6 +148,19 @@ def test_a_principle_that_was_not_read_in_an_order_cannot_decide() -> None:
     assert all((s.scores["principles"].why or "").startswith("no verdict on it") for s in none.samples)
 
 
+def test_one_large_difference_does_not_outvote_several_replies() -> None:
+    lead = ['{"scores": {"A": 10, "B": 1}}', *['{"scores": {"A": 4, "B": 5}}'] * 2]
+    trail = ['{"scores": {"A": 1, "B": 10}}', *['{"scores": {"A": 5, "B": 4}}'] * 2]
+    fields = ALL | {"draw": 1, "repeats": 3, "principles": {"s": "It is short."}}
+
+    def answer(request: Request) -> list[str]:
+        return lead if shown(request)["response A"] == TEXTS[0] else trail
+
+    made = judged(Principles.model_validate(fields), row("Why?", *TEXTS), answer)
+    assert named(made, "principles.s").p == pytest.approx(1 / 3)
+    assert named(made, "principles").p == 0.5
+
+
 def test_by_winners_the_principles_vote() -> None:
     stage = Principles.model_validate(ALL | {"verdict": "winner", "score": "win_rate"})
     assert stage.prompt == "judge/principle_winner"
@@ -229,8 +242,9 @@ def test_those_that_decide_lean_most(leans: dict[str, float]) -> None:
 def drawn(stage: Principles, rows: int) -> list[list[str]]:
     """The principles of each row, "not" before one that is negated."""
     found = []
+    ask = FunctionAsk(lambda _: [])
     for i in range(rows):
-        ask = FunctionAsk(lambda _: [], f"row-{i}")
+        ask.rng = random.Random(i)
         found.append([principle.label for principle in stage._drawn(ask)])
     return found
 
@@ -349,7 +363,7 @@ def test_the_dataset_carries_the_principles_and_the_labels_follow_them(tmp_path:
     [
         ({"draw": 4}, "cannot be drawn from 3"),
         ({"draw": {"min": 3, "max": 2}}, "below min"),
-        ({"draw": 0}, "greater than or equal"),
+        ({"draw": 0}, "at least 1 principle"),
         ({"principles": {}}, "at least 1"),
         ({"principles": {"s": {"definition": "short"}}, "draw": 1}, "as a sentence"),
         ({"extract": "majority", "repeats": 3}, "sampled or expected"),

@@ -158,18 +158,21 @@ def _named(names: Sequence[str], values: Floats) -> dict[str, float]:
 
 def _regress(differences: Floats, strength: float, penalty: Penalty) -> Floats:
     """The weights under which the differences are most likely positive."""
-    made = _model(strength, penalty)
+    made, threads = _model(strength, penalty)
     # Each pair seen from both sides, at half weight: the same objective, and always two classes.
     both = np.concatenate([differences, -differences])
     side = np.repeat([1, 0], len(differences))
-    made.fit(both, side, sample_weight=np.full(len(both), 0.5))
+    # One thread: with more the sums, and so the last digits, hang on how many there are.
+    with threads(limits=1):
+        made.fit(both, side, sample_weight=np.full(len(both), 0.5))
     weights: Floats = made.coef_[0]
     return weights
 
 
-def _model(strength: float, penalty: Penalty) -> Any:
+def _model(strength: float, penalty: Penalty) -> tuple[Any, Any]:
     try:
         from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError('learning weights needs scikit-learn: pip install "synthpref[jury]"') from error
     told: dict[str, Any] = {"l1_ratio": 1.0 if penalty == "l1" else 0.0}
@@ -177,6 +180,7 @@ def _model(strength: float, penalty: Penalty) -> Any:
     if inspect.signature(LogisticRegression).parameters["penalty"].default == "l2":
         told = {"penalty": penalty}
     solver = {"l1": "liblinear", "l2": "lbfgs"}[penalty]
-    return LogisticRegression(
+    made = LogisticRegression(
         C=strength, fit_intercept=False, solver=solver, tol=1e-8, max_iter=10_000, random_state=0, **told
     )
+    return made, threadpool_limits

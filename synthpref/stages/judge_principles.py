@@ -111,11 +111,12 @@ class Principles(Extracting):
     principles: Bank = Field(default=SHIPPED, validate_default=True, min_length=1)
     """The principles to draw from: names of templates in prompts/judge/principles, or a mapping from a name to
     {definition, negated} in your own words."""
-    draw: Annotated[int, Field(ge=1)] | Draw = Draw()
+    draw: int | Draw = Draw()
     """How many principles a row gets: a number, or {min, max, p} for a number drawn by lot, by default as in
     SALMON from 1 to 8, where fewer are likelier."""
     negate: float = Field(default=0.5, ge=0, le=1)
-    """The probability with which a principle is negated."""
+    """The probability with which a principle is negated. For a dataset whose readers are not told the principles,
+    such as one for DPO, set it to 0."""
     verdict: Literal["scores", "winner"] = "scores"
     """What the judge says: how far each response keeps to the principle, on `scale` ("scores"), or which does so more
     ("winner"). With "winner" all differences are equally large, unless extract: expected tells the odds."""
@@ -139,6 +140,8 @@ class Principles(Extracting):
     def _sensible(self) -> Self:
         given = self.model_fields_set
         least = self.draw if isinstance(self.draw, int) else self.draw.min
+        if least < 1:
+            raise ValueError(f"draw: at least 1 principle is needed, not {least}")
         if least > len(self.principles):
             raise ValueError(f"draw: {least} principles cannot be drawn from {len(self.principles)}")
         if self.extract == "majority":
@@ -249,12 +252,15 @@ class Principles(Extracting):
         return Comparison(self.name, a, b, p_a, flipped, votes)
 
     def _lean(self, made: Comparison, principle: Drawn) -> float | None:
-        """How far the principle, as it counts, speaks for `a`."""
+        """How far the principle, as it counts, speaks for `a`; not at all where most replies say otherwise than
+        their mean difference does."""
         sides = [
             [self._difference(vote) for vote in made.votes if vote.shown == shown and vote.value is not None]
             for shown in ("ab", "ba")
         ]
         found = lean(sides)
+        if found and made.p is not None and (found > 0) != (made.p > 0.5):
+            found = 0.0
         return -found if found is not None and principle.negated else found
 
     def _difference(self, vote: Vote) -> float:

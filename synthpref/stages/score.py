@@ -68,7 +68,8 @@ def _noted(found: Any, path: str) -> Any:
 
 
 Given = Annotated[
-    Weights, BeforeValidator(_weights, json_schema_input_type=dict[str, float] | dict[Literal["file"], str])
+    Weights | None,
+    BeforeValidator(_weights, json_schema_input_type=dict[str, float] | dict[Literal["file"], str]),
 ]
 
 
@@ -82,7 +83,7 @@ class Combine(Stage):
 
     name: str = Field(default="combined", min_length=1)
     """The name of the score that is made."""
-    weights: Given | None = None
+    weights: Given = None
     """A weight for each score. The result is their weighted mean: the sum of weight times score, by the sum of
     the weights without their signs (a fault has a negative weight). Or {file: PATH} with such a mapping in
     JSON, or the report.json of a run that learned weights, relative to the recipe."""

@@ -171,6 +171,7 @@ USUAL: dict[str, Tree] = {
     "judge.pair": {"model": "judge"},
     "judge.list": {"model": "judge"},
     "judge.aspects": {"model": "judge"},
+    "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
     "score.combine": {"weights": {"good": 1, "again": 2}},
     "jury.pair": {"judges": ["judge", "second"]},
@@ -267,6 +268,19 @@ EDITS: dict[str, dict[str, Edit]] = {
         "extract": Edit({"extract": "expected"}, ASKS),
         "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
         "tie": Edit({"tie": "lowest"}, FREE, {"extract": "majority", "repeats": 2}),
+    },
+    "judge.principles": {name: SCALED[name] for name in SCALED if name != "rubric"}
+    | EXTRACTED
+    | {
+        "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "principles": Edit({"principles": ["warm", "plain"]}, ASKS),
+        "draw": Edit({"draw": {"min": 3, "max": 4}}, ASKS),
+        "negate": Edit({"negate": 0}, FREE),
+        "verdict": Edit({"verdict": "winner"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "score": Edit({"score": "win_rate"}, FREE),
+        "prior": Edit({"prior": 2.0}, FREE),
+        "prompt": Edit({"prompt": "mine:judge/principle"}, ASKS),
     },
     "jury": BENCH
     | {

@@ -159,6 +159,7 @@ WRITTEN: dict[str, Edit] = {
 }
 ENSEMBLE = [{"model": "policy", "n": 2}, {"model": "other", "system": "Be brief."}]
 SCHEMA = {"type": "object"}
+LEARNED: Tree = {"fit": "label", "scores": ["good", "again"], "weights": ABSENT}
 
 USUAL: dict[str, Tree] = {
     "synth.bootstrap": {"model": "writer", "per_row": 2, "examples": 3},
@@ -170,7 +171,9 @@ USUAL: dict[str, Tree] = {
     "judge.pair": {"model": "judge"},
     "judge.list": {"model": "judge"},
     "judge.aspects": {"model": "judge"},
+    "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
+    "score.combine": {"weights": {"good": 1, "again": 2}},
     "jury.pair": {"judges": ["judge", "second"]},
     "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
@@ -256,9 +259,28 @@ EDITS: dict[str, dict[str, Edit]] = {
     "judge.aspects": {name: SCALED[name] for name in SCALED if name != "rubric"}
     | {
         "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),
+        "faults": Edit({"faults": ["honesty"]}, FREE),
+        "per_call": Edit({"per_call": "one"}, ASKS),
         "repeats": Edit({"repeats": 2}, ASKS),
         "prompt": Edit({"prompt": "mine:judge/aspects"}, ASKS),
         "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "extract": Edit({"extract": "expected"}, ASKS),
+        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+        "tie": Edit({"tie": "lowest"}, FREE, {"extract": "majority", "repeats": 2}),
+    },
+    "judge.principles": {name: SCALED[name] for name in SCALED if name != "rubric"}
+    | EXTRACTED
+    | {
+        "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "principles": Edit({"principles": ["warm", "plain"]}, ASKS),
+        "draw": Edit({"draw": {"min": 3, "max": 4}}, ASKS),
+        "negate": Edit({"negate": 0}, FREE),
+        "verdict": Edit({"verdict": "winner"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "score": Edit({"score": "win_rate"}, FREE),
+        "prior": Edit({"prior": 2.0}, FREE),
+        "prompt": Edit({"prompt": "mine:judge/principle"}, ASKS),
     },
     "jury": BENCH
     | {
@@ -296,6 +318,15 @@ EDITS: dict[str, dict[str, Edit]] = {
         "at_least": Edit({"at_least": 3}, FREE),
         "prompt": Edit({"prompt": "mine:judge/debate"}, ASKS),
         "prompt_verdict": Edit({"prompt_verdict": "mine:judge/debate_verdict"}, ASKS),
+    },
+    "score.combine": {
+        "name": Edit({"name": "another"}, FREE),
+        "weights": Edit({"weights": {"good": 3, "again": -1}}, FREE),
+        "standardise": Edit({"standardise": "run"}, FREE),
+        "fit": Edit({**LEARNED, "weights": ABSENT}, FREE),
+        "scores": Edit({"scores": ["good", "again", "label"], "fit": "more"}, FREE, LEARNED),
+        "penalty": Edit({"penalty": "l1"}, FREE, LEARNED),
+        "folds": Edit({"folds": 2}, FREE, LEARNED),
     },
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
@@ -369,11 +400,16 @@ def stages(word: str, fields: Tree) -> list[Any]:
     name = fields.get("name") or Registry().get("stages", word).model_fields.get("name")
     pairs = {"pair.extremes": {"score": getattr(name, "default", name)}}
     again = {"reward": {"model": "second", "name": "again"}}
+    labels = [
+        {"judge.point": {"model": role, "name": name}}
+        for role, name in (("second", "label"), ("other", "more"))
+    ]
     before: dict[str, list[Any]] = {
         "synth": [],
         "sample": [],
         "pair": [{"sample.n": {"model": "policy", "n": 5}}, GOOD, again],
         "enrich": [{"sample.n": {"model": "policy", "n": 2}}, GOOD, {"pair.extremes": {"score": "good"}}],
+        "score": [{"sample.n": {"model": "policy", "n": 3}}, GOOD, again, *labels],
     }
     before["filter"] = before["enrich"]
     after: dict[str, list[Any]] = {
@@ -456,6 +492,8 @@ SHARED: dict[str, Any] = {
     "stop": ["the"],
     "price": {"input": 1, "output": 2},
     "licence": "mit",
+    "family": "house",
+    "context_length": 9,
     "retries": 2,
     "structured_output": False,
     "logprobs": False,
@@ -509,7 +547,16 @@ def test_every_field_of_every_model_is_edited_here() -> None:
     assert set(BUILT_IN["backends"]) == {"openai", "simulated"}
 
 
-NEUTRAL_ONES = {"price", "licence", "retries", "concurrency", "error", "latency_s"}
+NEUTRAL_ONES = {
+    "price",
+    "licence",
+    "family",
+    "context_length",
+    "retries",
+    "concurrency",
+    "error",
+    "latency_s",
+}
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -539,7 +586,19 @@ def server() -> Iterator[Server]:
 
 
 AT_THE_DOOR = {
-    *("price", "licence", "retries", "concurrency", "rpm", "tpm", "timeout_s", "transport", "base_url"),
+    *(
+        "price",
+        "licence",
+        "family",
+        "context_length",
+        "retries",
+        "concurrency",
+        "rpm",
+        "tpm",
+        "timeout_s",
+        "transport",
+        "base_url",
+    ),
     *("api_key", "headers", "logprobs", "many", "max_tokens_as"),
 }
 """Fields of an endpoint that cannot change what a model answers."""

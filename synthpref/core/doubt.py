@@ -40,7 +40,10 @@ def doubted(row: Row, pairs: Sequence[Pair], score: str) -> list[Pair]:
     of what made them stand out. Votes that had no part in choosing the pair are free of it.
     """
     compared = [c for c in row.comparisons if c.name == score]
-    direct = [_direct(compared, pair) for pair in pairs]
+    met: dict[frozenset[int], list[Comparison]] = {}
+    for c in compared:
+        met.setdefault(frozenset((c.a, c.b)), []).append(c)
+    direct = [_direct(met.get(frozenset((pair.chosen, pair.rejected)), []), pair) for pair in pairs]
     missing = [pair for pair, found in zip(pairs, direct, strict=True) if found is None]
     ranked = iter(_ranked(row, compared, missing))
     made = []
@@ -50,17 +53,16 @@ def doubted(row: Row, pairs: Sequence[Pair], score: str) -> list[Pair]:
     return made
 
 
-def _direct(compared: Iterable[Comparison], pair: Pair) -> Pair | None:
+def _direct(met: Sequence[Comparison], pair: Pair) -> Pair | None:
     """The pair with what the comparisons of the two say; None where there is none with an outcome."""
-    met = [c for c in compared if {c.a, c.b} == {pair.chosen, pair.rejected} and c.p is not None]
-    if not met:
-        return None
     values = [v if c.a == pair.chosen else 1 - v for c in met for v in ballots(c.votes) if v is not None]
     outcomes = [c.p if c.a == pair.chosen else 1 - c.p for c in met if c.p is not None]
+    if not values and not outcomes:
+        return None
     if not values:
         return replace(pair, p=mean(outcomes))
     weighed = any(vote.reliability is not None for c in met for vote in c.votes)
-    return _told(pair, values, mean(outcomes) if weighed else mean(values))
+    return _told(pair, values, mean(outcomes) if weighed and outcomes else mean(values))
 
 
 def _ranked(row: Row, compared: Iterable[Comparison], pairs: Sequence[Pair]) -> list[Pair | None]:

@@ -8,25 +8,27 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 import pyarrow as pa
+from pydantic import model_validator
 
 from synthpref.core.errors import ExportError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Message, Pair, Row, Sample
 from synthpref.io import parquet
 
-_TEXT, _FLOAT = pa.string(), pa.float64()
+_TEXT, _FLOAT, _INT = pa.string(), pa.float64(), pa.int64()
 _MESSAGES = pa.list_(pa.struct([pa.field("role", _TEXT), pa.field("content", _TEXT)]))
 
-Extra = Literal["id", "scores", "margin", "p", "models", "rule", "rationale", "licence"]
+Extra = Literal["id", "scores", "margin", "p", "agreement", "models", "rule", "rationale", "licence"]
 _EXTRAS: dict[str, dict[str, pa.DataType]] = {
     "id": {"id": _TEXT},
     "scores": {"chosen_score": _FLOAT, "rejected_score": _FLOAT},
     "margin": {"margin": _FLOAT},
-    "p": {"p": _FLOAT},
+    "p": {"p": _FLOAT, "p_low": _FLOAT, "p_high": _FLOAT},
+    "agreement": {"agreement": _FLOAT, "votes": _INT},
     "models": {"chosen_model": _TEXT, "rejected_model": _TEXT},
     "rule": {"rule": _TEXT},
     "rationale": {"rationale": _TEXT},
@@ -98,6 +100,10 @@ def _score(row: Row, pair: Pair, sample: Sample) -> float | None:
     return found.value if found else None
 
 
+def _plain(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
 def _labelled(row: Row) -> Iterator[tuple[Sample, bool]]:
     """Each paired response once, as (sample, was it chosen), chosen first. One that was chosen in one pair and
     rejected in another stands between good and bad, and is left out."""
@@ -112,9 +118,27 @@ def _labelled(row: Row) -> Iterator[tuple[Sample, bool]]:
 
 
 class _Pairs(Exporter):
-    extras: tuple[Extra, ...] = ("id", "scores", "models", "rule", "rationale")
-    """Columns beside the texts. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
+    extras: tuple[Extra, ...] = ("id", "scores", "p", "agreement", "models", "rule", "rationale")
+    """Columns beside the texts: "p" is the probability that chosen is preferred, with the ends of its 95 % interval;
+    "agreement" the share of the votes on the label's side, and how many votes there are. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
     if the first record has one, so a pair without a margin is then an error."""
+    meta: tuple[str, ...] = ()
+    """Columns of the rows to write too, such as the principles that a row was judged by: texts as they are, anything
+    else as JSON."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        written = {column for columns in _EXTRAS.values() for column in columns} | {
+            "prompt",
+            "chosen",
+            "rejected",
+        }
+        if taken := written & set(self.meta):
+            raise ValueError(f"meta: {min(taken)!r} is the name of a column that the format itself writes")
+        return self
+
+    def needs(self) -> set[str]:
+        return {"pairs", *(f"meta:{column}" for column in self.meta)}
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
         """The columns that the trainer reads."""
@@ -141,6 +165,10 @@ class _Pairs(Exporter):
                     "rejected_score": _score(row, pair, rejected),
                     "margin": pair.margin,
                     "p": pair.p,
+                    "p_low": pair.p_low,
+                    "p_high": pair.p_high,
+                    "agreement": pair.agreement,
+                    "votes": pair.votes,
                     "chosen_model": chosen.model or None,
                     "rejected_model": rejected.model or None,
                     "rule": pair.rule,
@@ -148,12 +176,14 @@ class _Pairs(Exporter):
                     "licence": row.licence,
                 }
                 columns = [column for extra in wanted for column in _EXTRAS[extra]]
-                yield self.texts(row, chosen, rejected) | {name: values[name] for name in columns}
+                record = self.texts(row, chosen, rejected) | {name: values[name] for name in columns}
+                yield record | {name: _plain(row.meta.get(name)) for name in self.meta}
 
     def columns(self) -> pa.Schema:
         kinds = self.kinds()
         for extra in self.wanted():
             kinds |= _EXTRAS[extra]
+        kinds |= dict.fromkeys(self.meta, _TEXT)
         return pa.schema(list(kinds.items()))
 
 
@@ -196,7 +226,7 @@ class TrlReward(_Pairs):
     """`explicit`: the prompt in a column of its own. `implicit`: at the head of chosen and of rejected."""
     margin: bool = True
     """Whether to write the margin, which RewardTrainer then asks the rewards to differ by."""
-    extras: tuple[Extra, ...] = ("id", "scores", "models")
+    extras: tuple[Extra, ...] = ("id", "scores", "p", "agreement", "models")
     """Columns beside the texts and the margin."""
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -111,6 +112,8 @@ class Combine(Stage):
             if self.standardise == "run" and self.weights and self.weights.spread:
                 raise ValueError("these weights bring their own spread: leave standardise: none")
             return self
+        if find_spec("sklearn") is None:
+            raise ValueError('fit learns with scikit-learn: pip install "synthpref[jury]"')
         if "standardise" in self.model_fields_set:
             raise ValueError("standardise goes with `weights`; `fit` always standardises")
         if len(set(self.scores)) < 2 or len(set(self.scores)) < len(self.scores):

@@ -218,6 +218,9 @@ def test_scikit_learn_is_asked_for_only_where_it_is_used(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ImportError, match=r'pip install "synthpref\[jury\]"'):
         run_stage(Combine.model_validate(LEARNED), labelled(4, 0))
+    monkeypatch.setattr("synthpref.stages.score.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r'pip install "synthpref\[jury\]"'):
+        Combine.model_validate(LEARNED)
 
 
 # ---- in a run
@@ -266,6 +269,15 @@ def test_the_report_tells_the_weights_and_another_run_takes_them_from_there(tmp_
 
     again, same = ran(tmp_path / "one", tree(labelled(), LEARNED))
     assert (again, same["stages"]) == (first, report["stages"])
+    mean = {"weights": {"a": 1, "b": -1}, "name": "quality"}
+    assert not any("notes" in stage for stage in ran(tmp_path / "one", tree(labelled(), mean))[1]["stages"])
+    _, spread = ran(tmp_path / "one", tree(labelled(), mean | {"standardise": "run"}))
+    assert {key: spread["stages"][0]["notes"][key]["a"] for key in ("weights", "share")} == {
+        "weights": 0.5,
+        "share": 0.5,
+    }
+    assert ran(tmp_path / "one", tree(labelled(), LEARNED))[1]["stages"] == report["stages"]
+
     path = "../one/run/report.json"
     taken, other = ran(tmp_path / "two", tree(labelled(), {"weights": {"file": path}, "name": "quality"}))
     assert taken == first

@@ -77,8 +77,9 @@ Given = Annotated[
 class Combine(Stage):
     """Makes one score of several: by weights that are given, or by weights that are learned from labelled pairs.
 
-    A response that lacks one of the scores gets none, and the reason. Learned weights, and how well they do on
-    pairs that were held out, are in the report; `weights: {file: .../report.json}` uses them in another run.
+    A response that lacks one of the scores gets none, and the reason. With learned weights (CPM, arXiv:2310.13011) a
+    difference of two scores is the logarithm of the odds that the one is preferred. The weights, and how well they
+    do on pairs that were held out, are in the report; `weights: {file: .../report.json}` uses them in another run.
     Memory for learning: 8 bytes for each score of a labelled response, and of a pair of them.
     """
 

@@ -122,6 +122,21 @@ def test_the_planted_weights_are_found_again_in_their_proportions(penalty: Any) 
     assert fit.alone["b"] < 0.4
 
 
+def test_a_difference_of_learned_scores_is_log_odds() -> None:
+    """Gumbel noise makes the labels those of a Bradley-Terry model with the planted strengths."""
+    fit = learn(NAMES, world(600), random.Random(0))
+    sure, right = [], []
+    for features, labels in world(600, seed=9):
+        scores = [fit.weighing(dict(zip(NAMES, line, strict=True))) for line in features.tolist()]
+        sure.append(1 / (1 + math.exp(scores[1] - scores[0])))
+        right.append(labels[0] > labels[1])
+    found, bins = np.array(right), np.digitize(sure, [0.2, 0.4, 0.6, 0.8])
+    for k in range(5):
+        here = bins == k
+        slack = 3 * math.sqrt(0.25 / here.sum())
+        assert found[here].mean() == pytest.approx(np.array(sure)[here].mean(), abs=slack)
+
+
 def test_l1_leaves_out_what_carries_nothing() -> None:
     fit = learn(NAMES, world(150, seed=4), random.Random(0), penalty="l1")
     strongest = combine._regress(  # the same data under a stronger pull

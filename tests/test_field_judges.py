@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from sklearn.metrics import cohen_kappa_score
 
 import field
+from synthpref.core.agreement import agreement, kappa
 from synthpref.core.answer import numeric_answer
 from synthpref.core.parse import parse_choice, parse_score, parse_winner
-from synthpref.core.stats import agreement, bradley_terry, kappa
 from synthpref.core.types import Row, Sample
 from synthpref.stages.verify import Verify
 from synthpref.testing import run_stage
@@ -102,28 +101,6 @@ def test_kappa_between_the_orders_is_that_of_sklearn() -> None:
     assert agreement(one, other) == pytest.approx(float(np.mean(np.array(one) == np.array(other))))
     # A judge with a liking for a place: far from chance, and far from sure.
     assert 0.1 < (ours or 0) < 0.9
-
-
-def test_bradley_terry_over_real_verdicts_is_what_scipy_finds() -> None:
-    players = sorted({r["first"] for r in records("qlora_vicuna/pairwise_threeclass")})
-    share = {"first": 1.0, "second": 0.0, "tie": 0.5}
-    outcomes = [
-        (players.index(r["first"]), players.index(r["second"]), share[r["winner"]])
-        for r in records("qlora_vicuna/pairwise_threeclass")
-        if r["winner"] in share
-    ]
-    a, b, p = (np.array(column) for column in zip(*outcomes, strict=True))
-
-    def loss(s: np.ndarray) -> float:
-        gap = s[a] - s[b]
-        likelihood = p * np.logaddexp(0, -gap) + (1 - p) * np.logaddexp(0, gap)
-        return float(likelihood.sum() + 0.05 * np.sum(np.logaddexp(0, -s) + np.logaddexp(0, s)))
-
-    best = minimize(loss, np.zeros(len(players)), method="BFGS", options={"gtol": 1e-6}).x
-    ours = bradley_terry(len(players), outcomes, prior=0.1)
-    assert ours == pytest.approx(best - best.mean(), abs=1e-3)
-    strength = dict(zip(players, ours, strict=True))
-    assert strength["65b-guanaco"] > strength["7b-guanaco"]  # type: ignore[operator]
 
 
 def test_numeric_answers_agree_with_all_recorded_correctness() -> None:

@@ -9,9 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from synthpref.core.parse import Parsed, parse_winner
+from synthpref.core.ranking import bradley_terry, win_rate
 from synthpref.core.seam import Ask, Completion
 from synthpref.core.stage import Calls, Load, PromptName, Role
-from synthpref.core.stats import bradley_terry, mean, win_rate
+from synthpref.core.stats import mean
 from synthpref.core.types import Comparison, Row, Score, Vote
 from synthpref.stages.asking import Question, Reply, ask_all
 from synthpref.stages.judging import Judged, criterion, verdict_form, vote

@@ -1,0 +1,278 @@
+"""How far raters agree: coefficients over labels and over scores. Pure.
+
+None is no label: an item that a rater left out, or whose verdict could not be read. It counts as nothing, neither
+as an agreement nor as a disagreement. Every function gives None where its figure is not defined, which is not 0.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.intp]
+Level = Literal["nominal", "ordinal", "interval"]
+
+
+def agreement(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
+    """The share of items that two raters label alike, of those that both label; None where there are none.
+    Labels are anything hashable, so "a", "b" and "tie" are three. Raises ValueError on lists of different
+    length."""
+    both = answered(first, second)
+    return sum(a == b for a, b in both) / len(both) if both else None
+
+
+def kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
+    """Cohen's kappa (Cohen, 1960): agreement beyond what the raters' own label frequencies give by chance.
+
+    None where it is not defined: no item that both label, or both using one and the same label throughout.
+    Raises ValueError on lists of different length.
+    """
+    return defined(kappa_of(confusion(answered(first, second))))
+
+
+def krippendorff(
+    units: Sequence[Sequence[Hashable]], level: Level = "nominal", *, order: Sequence[Hashable] | None = None
+) -> float | None:
+    """Krippendorff's alpha (Krippendorff, 1970; in the form of Hayes and Krippendorff, 2007) of any number of
+    raters, where any may be missing: 1 less the disagreement seen over that expected if all labels were
+    dealt out at random.
+
+    Each unit holds the labels that one item was given. `level` says how far labels differ: "nominal" not at
+    all or entirely, "ordinal" by the labels that lie between, "interval" by the square of their difference.
+    The latter two take numbers; "ordinal" takes other labels too where `order` lists them, lowest first.
+    None where no unit has two labels, and where all labels are one.
+    """
+    rated = Rated.of(units, level, order)
+    return defined(rated.alpha(np.ones((1, rated.n))))
+
+
+def kendall(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
+    """Kendall's tau-b (Kendall, 1945): of the items taken two at a time, the share ordered alike less the share
+    ordered otherwise, corrected for ties on either side. None where one side does not vary. Raises ValueError
+    on lists of different length."""
+    ranked = Ranked.of(x, y)
+    return defined(np.array([ranked.tau])) if ranked else None
+
+
+def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
+    """Spearman's rho (Spearman, 1904): the correlation of the ranks, tied ones averaged. None where one side
+    does not vary. Raises ValueError on lists of different length."""
+    ranked = Ranked.of(x, y)
+    return defined(ranked.rho(ranked.counts[None, :])) if ranked else None
+
+
+def answered(*lists: Sequence[Hashable]) -> list[tuple[Any, ...]]:
+    """The items that have a label in every list. Raises ValueError on lists of different length."""
+    return [item for item in zip(*lists, strict=True) if None not in item]
+
+
+def defined(values: Array) -> float | None:
+    """The first value, None for NaN."""
+    return float(values[0]) if len(values) and not math.isnan(values[0]) else None
+
+
+def coded(labels: Sequence[Hashable]) -> tuple[Codes, list[Hashable]]:
+    """Each label as its place in the list of labels, in order of first use."""
+    places: dict[Hashable, int] = {}
+    codes = np.array([places.setdefault(label, len(places)) for label in labels], dtype=np.intp)
+    return codes, list(places)
+
+
+def confusion(both: Sequence[tuple[Hashable, Hashable]]) -> Array:
+    """How often which two labels met, as one table of shape (1, labels, labels)."""
+    codes, names = coded([label for pair in both for label in pair])
+    cells = codes[::2] * len(names) + codes[1::2]
+    counts = np.bincount(cells, minlength=len(names) ** 2).astype(float)
+    return counts.reshape(1, len(names), len(names))
+
+
+def kappa_of(tables: Array) -> Array:
+    """Cohen's kappa of each table in an array of shape (tables, labels, labels); NaN where not defined."""
+    n = tables.sum(axis=(1, 2))
+    by_chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
+    agreed = np.trace(tables, axis1=1, axis2=2) * n
+    return ratio(agreed - by_chance, n * n - by_chance)
+
+
+def ratio(above: Array, below: Array) -> Array:
+    """The one over the other; NaN where the latter is not above 0."""
+    over: Array = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return over
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Units with two labels or more, laid out so that alpha is found for many weightings of them at once."""
+
+    n: int
+    kept: tuple[int, ...]
+    """Which of the units given these are."""
+    level: Level
+    unit: Codes
+    """The unit of each label, ascending."""
+    code: Codes
+    """Each label's place among the different labels, in their order."""
+    scale: Array
+    """What the labels are worth: their values less the mean for "interval"."""
+
+    @classmethod
+    def of(
+        cls, units: Sequence[Sequence[Hashable]], level: Level, order: Sequence[Hashable] | None = None
+    ) -> Rated:
+        labels = [[label for label in unit if label is not None] for unit in units]
+        kept = [i for i, unit in enumerate(labels) if len(unit) > 1]
+        flat: list[Any] = [label for i in kept for label in labels[i]]
+        names: list[Any] = list(dict.fromkeys(flat))
+        if order is not None:
+            if unknown := [name for name in names if name not in order]:
+                raise ValueError(f"not in the order {list(order)}: {unknown}")
+            names.sort(key=list(order).index)
+        elif level != "nominal":
+            if strange := [name for name in names if not isinstance(name, int | float)]:
+                raise ValueError(
+                    f"{level} labels are numbers, not {strange[0]!r}; give their order, or take nominal"
+                )
+            names.sort()
+        place = {name: i for i, name in enumerate(names)}
+        code = np.array([place[label] for label in flat], dtype=np.intp)
+        unit = np.repeat(np.arange(len(kept)), [len(labels[i]) for i in kept])
+        scale = np.arange(len(names), dtype=float)
+        if level == "interval" and order is None and names:
+            scale = np.array(names, dtype=float)
+            scale = scale - scale[code].mean()
+        return cls(len(kept), tuple(kept), level, unit, code, scale)
+
+    def alpha(self, weights: Array) -> Array:
+        """Alpha under each row of weights, of shape (weightings, units); NaN where not defined."""
+        if not self.n:
+            return np.full(len(weights), np.nan)
+        starts = np.flatnonzero(np.diff(self.unit, prepend=-1))
+        size = np.diff(starts, append=len(self.unit)).astype(float)
+        by_code = np.argsort(self.code, kind="stable")
+        first = np.flatnonzero(np.diff(self.code[by_code], prepend=-1))
+        counts = np.add.reduceat(weights[:, self.unit[by_code]], first, axis=1)
+        total = counts.sum(axis=1)
+        if self.level == "nominal":
+            same = np.zeros(self.n)
+            _, place, times = np.unique(
+                self.unit * len(self.scale) + self.code, return_index=True, return_counts=True
+            )
+            np.add.at(same, self.unit[place], times.astype(float) ** 2)
+            seen = weights @ ((size**2 - same) / (size - 1))
+            expected = total**2 - (counts**2).sum(axis=1)
+        else:
+            worth = self.scale[None, :]
+            if self.level == "ordinal":
+                # Labels lie apart by those between them and half of those beside them: by their mid-ranks.
+                worth = np.cumsum(counts, axis=1) - counts / 2
+                worth = worth - total[:, None] / 2
+            each = worth[:, self.code]
+            squares = np.add.reduceat(each**2, starts, axis=1)
+            sums = np.add.reduceat(each, starts, axis=1)
+            seen = (weights * (2 * (size * squares - sums**2) / (size - 1))).sum(axis=1)
+            moments = (counts * worth**2).sum(axis=1), (counts * worth).sum(axis=1)
+            expected = 2 * (total * moments[0] - moments[1] ** 2)
+            # All of one label: nothing but the last digits is left of the difference.
+            expected = np.where((counts > 0).sum(axis=1) > 1, expected, 0.0)
+        return 1 - ratio(seen * (total - 1), expected)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Two scores an item as the different points (x, y), laid out for many weightings of them at once."""
+
+    point: Codes
+    """The point of each item that has both scores."""
+    kept: tuple[int, ...]
+    """Which of the items given these are."""
+    counts: Array
+    """How many items are at each point."""
+    x: Codes
+    """The place of each point among the different x, ascending: points are sorted by x, then y."""
+    y: Codes
+
+    @classmethod
+    def of(cls, x: Sequence[float | None], y: Sequence[float | None]) -> Ranked | None:
+        """None where no item has both. Raises ValueError on lists of different length, and on NaN."""
+        kept = [i for i, both in enumerate(zip(x, y, strict=True)) if None not in both]
+        if not kept:
+            return None
+        columns = [np.array([column[i] for i in kept], dtype=float) for column in (x, y)]
+        if np.isnan(columns).any():
+            raise ValueError("not a number among the scores; None is no score")
+        ranks = [np.unique(column, return_inverse=True)[1] for column in columns]
+        points, point, counts = np.unique(
+            np.stack(ranks, axis=1), axis=0, return_inverse=True, return_counts=True
+        )
+        return cls(point.reshape(-1), tuple(kept), counts.astype(float), points[:, 0], points[:, 1])
+
+    @property
+    def tau(self) -> float:
+        """Kendall's tau-b; NaN where not defined."""
+        n = self.counts.sum()
+        apart = [float(n * n - (self.tied(by)[by] * self.counts).sum()) for by in (self.x, self.y)]
+        if not all(apart):
+            return math.nan
+        return float(self.counts @ self.concordance()) / math.sqrt(apart[0] * apart[1])
+
+    def tied(self, by: Codes) -> Array:
+        """How many items share each place."""
+        return np.bincount(by, weights=self.counts).astype(float)
+
+    def concordance(self) -> Array:
+        """For each point how many items are ordered alike on both sides against it, less those ordered
+        otherwise. Insertion into a sorted list: for 100,000 points some seconds."""
+        found = np.zeros(len(self.x))
+        for sign, places in ((1, range(len(self.x))), (-1, range(len(self.x) - 1, -1, -1))):
+            before: list[int] = []
+            waiting: list[int] = []
+            last = -1
+            for i in places:
+                if self.x[i] != last:
+                    for j in waiting:
+                        for _ in range(int(self.counts[j])):
+                            insort(before, int(self.y[j]))
+                    waiting, last = [], int(self.x[i])
+                waiting.append(i)
+                lower = bisect_left(before, int(self.y[i]))
+                higher = len(before) - bisect_right(before, int(self.y[i]))
+                found[i] += sign * (lower - higher)
+        return found
+
+    def taus(self, weights: Array) -> Array:
+        """Kendall's tau-b under each row of weights, of shape (weightings, points)."""
+        above = np.zeros(len(weights))
+        light = weights.astype(np.float32)
+        for start in range(0, len(self.x), 512):
+            part = slice(start, start + 512)
+            order = np.sign(self.x[:, None] - self.x[None, part]) * np.sign(
+                self.y[:, None] - self.y[None, part]
+            )
+            # Whole numbers below 2^24, so single precision holds them exactly.
+            above += ((light @ order.astype(np.float32)) * weights[:, part]).sum(axis=1)
+        total = weights.sum(axis=1) ** 2
+        apart = [total - (self.levels(weights, by) ** 2).sum(axis=1) for by in (self.x, self.y)]
+        return ratio(above, np.sqrt(apart[0] * apart[1]))
+
+    def rho(self, weights: Array) -> Array:
+        """Spearman's rho under each row of weights, of shape (weightings, points)."""
+        centred = []
+        for by in (self.x, self.y):
+            counts = self.levels(weights, by)
+            middle = np.cumsum(counts, axis=1) - counts / 2
+            centred.append((middle - counts.sum(axis=1, keepdims=True) / 2)[:, by])
+        x, y = centred
+        spread = [(weights * side**2).sum(axis=1) for side in (x, y)]
+        return ratio((weights * x * y).sum(axis=1), np.sqrt(spread[0] * spread[1]))
+
+    def levels(self, weights: Array, by: Codes) -> Array:
+        """The weight at each place of one side."""
+        order = np.argsort(by, kind="stable")
+        return np.add.reduceat(weights[:, order], np.flatnonzero(np.diff(by[order], prepend=-1)), axis=1)

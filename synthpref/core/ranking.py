@@ -1,0 +1,285 @@
+"""From comparisons to strengths, and what comparisons say of each other. Pure; no figure depends on the order
+in which they are given."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from synthpref.core.agreement import Array
+from synthpref.core.intervals import Estimate, bootstrap
+from synthpref.core.stats import mean
+
+Outcome = tuple[int, int, float]
+"""(a, b, p): of players a and b, a won with share p: 1 for a win, 0 for a loss, 0.5 for a tie."""
+
+
+def win_rate(players: int, outcomes: Sequence[Outcome]) -> list[float | None]:
+    """For each player the share of its comparisons that it won, a tie as half; None for one in none."""
+    won: list[list[float]] = [[] for _ in range(players)]
+    for a, b, p in outcomes:
+        won[a].append(p)
+        won[b].append(1 - p)
+    return [mean(shares) if shares else None for shares in won]
+
+
+def bradley_terry(
+    players: int, outcomes: Sequence[Outcome], *, prior: float = 0.1, tolerance: float = 1e-10
+) -> list[float | None]:
+    """Strengths s with P(a beats b) = 1 / (1 + exp(s_b - s_a)) (Bradley and Terry, 1952), in natural
+    log-odds, of mean 0 over the players that were compared; None for those that were not.
+
+    A tie counts as half a win for each. The maximum of the likelihood is regularised by `prior`: each player
+    is taken to have drawn `prior` games against one more player, of strength 0, so that those who won all, or
+    never met, stay finite. Found by Newton's method; the log-likelihood is strictly concave.
+    Raises ValueError on an outcome of unknown players or a share outside 0 to 1, and on a prior that is not
+    positive.
+    """
+    place, strength, _ = _fit(players, outcomes, prior, tolerance)
+    strength = strength - strength.mean() if place else strength
+    # Rounded below the tolerance, so that equal records are equal scores whatever the solver's last digits.
+    found = {player: round(float(strength[i]), 8) + 0.0 for player, i in place.items()}
+    return [found.get(player) for player in range(players)]
+
+
+def probability(
+    players: int,
+    outcomes: Sequence[Outcome],
+    i: int,
+    j: int,
+    level: float = 0.95,
+    *,
+    prior: float = 0.1,
+) -> tuple[float, float, float] | None:
+    """(p, low, high): the chance that i beats j by their Bradley-Terry strengths, with an interval; None where
+    one of them was not compared.
+
+    The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
+    through to p. It holds each outcome for independent of the others.
+    """
+    place, strength, information = _fit(players, outcomes, prior)
+    if i not in place or j not in place:
+        return None
+    contrast = np.zeros(len(place))
+    contrast[place[i]] += 1
+    contrast[place[j]] -= 1
+    gap = float(contrast @ strength)
+    error = math.sqrt(max(0.0, float(contrast @ np.linalg.solve(information, contrast))))
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * error
+    p, low, high = (float(_share(np.array(x))) for x in (gap, gap - reach, gap + reach))
+    return p, low, high
+
+
+def elo(
+    players: int, outcomes: Sequence[Outcome], *, k: float = 32, scale: float = 400, start: float = 1500
+) -> list[float | None]:
+    """Elo ratings (Elo, 1978), of mean `start` over the players that were compared; None for those that were
+    not. A point more is scale / ln 10 log-odds less.
+
+    A rating by Elo hangs on the order of the games, which means nothing here, so each rating is the mean over all
+    orders (what Boubdir et al., 2023, arXiv:2311.17295 advise to draw permutations for). It is found without
+    drawing: in a random order each game falls at some time between 0 and 1, and what a player has gained by
+    then is, in the mean, what its other games have gained it. A single game moves the ratings by exactly
+    k · (p - expected).
+    """
+    _check(players, outcomes)
+    times = Counter((a, b, p) if a < b else (b, a, 1 - p) for a, b, p in outcomes)
+    kinds = sorted(times)
+    if not kinds:
+        return [None] * players
+    a, b = (np.array([kind[side] for kind in kinds]) for side in (0, 1))
+    won = np.array([kind[2] for kind in kinds])
+    count = np.array([times[kind] for kind in kinds], dtype=float)
+    per_point = math.log(10) / scale
+
+    def gains(own: Array) -> Array:
+        """How fast each kind of game gains now, where one of it has gained `own` so far."""
+        rating = np.bincount(a, own * count, players) - np.bincount(b, own * count, players)
+        # What a game itself will bring is not known before it is played.
+        return k * (won - _share(per_point * (rating[a] - rating[b] - 2 * own)))
+
+    most = float(np.max(np.bincount(a, count, players) + np.bincount(b, count, players)))
+    steps = max(64, math.ceil(4 * k * per_point * most))
+    own = np.zeros(len(kinds))
+    for _ in range(steps):
+        own = own + gains(own + gains(own) / (2 * steps)) / steps
+    rating = np.bincount(a, own * count, players) - np.bincount(b, own * count, players)
+    seen = {*a.tolist(), *b.tolist()}
+    return [round(start + float(rating[i]), 8) if i in seen else None for i in range(players)]
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """How often wins go round in a circle."""
+
+    cyclic: int
+    """Triples in which a beats b, b beats c and c beats a (circular triads; Kendall and Babington Smith, 1940)."""
+    complete: int
+    """Triples in which all three met each other."""
+    example: tuple[int, int, int] | None
+    """A cyclic triple, each beating the next: the one with the lowest numbers."""
+
+
+def cycles(players: int, outcomes: Sequence[Outcome]) -> Cycles:
+    """How many triples are intransitive. Who won more of their games against each other beats the other; equal
+    is a tie, and a triple with a tie in it is none that goes round."""
+    _check(players, outcomes)
+    lead = np.zeros((players, players))
+    met = np.zeros((players, players))
+    for a, b, p in sorted(outcomes):
+        lead[a, b] += p - 0.5
+        lead[b, a] -= p - 0.5
+        met[a, b] = met[b, a] = 1
+    beats = (lead > 1e-9).astype(float)
+    # The number of ways to go from c back to a by one more step, for each a and c.
+    closed = (beats @ beats) * beats.T
+    example = None
+    if closed.any():
+        first = int(np.flatnonzero(closed.any(axis=1))[0])
+        last = int(np.flatnonzero(closed[first])[0])
+        between = int(np.flatnonzero(beats[first] * beats[:, last])[0])
+        example = (first, between, last)
+    complete = round(float(np.trace(met @ met @ met)) / 6)
+    return Cycles(round(float(closed.sum()) / 3), complete, example)
+
+
+def logistic(
+    X: npt.ArrayLike,
+    y: npt.ArrayLike,
+    ridge: float | Sequence[float] = 1.0,
+    *,
+    weights: npt.ArrayLike | None = None,
+) -> Array:
+    """Coefficients w that minimise the log loss of y, shares from 0 to 1, under 1 / (1 + exp(-X w)), plus
+    ridge · |w|² / 2: as scikit-learn's with C = 1 / ridge and no intercept. For an intercept give X a column of
+    ones; `ridge` may be one for each column. Raises ValueError on shapes that do not fit."""
+    x = np.asarray(X, dtype=float)
+    share = np.asarray(y, dtype=float)
+    weight = np.ones(len(share)) if weights is None else np.asarray(weights, dtype=float)
+    if x.ndim != 2 or not len(x) == len(share) == len(weight):
+        raise ValueError(f"shapes do not fit: X {x.shape}, y {share.shape}, weights {weight.shape}")
+    penalty = np.broadcast_to(np.asarray(ridge, dtype=float), x.shape[1])
+
+    def slope(w: Array) -> tuple[Array, Array]:
+        expected = _share(x @ w)
+        bend = (x * (weight * expected * (1 - expected))[:, None]).T @ x + np.diag(penalty)
+        return x.T @ (weight * (share - expected)) - penalty * w, bend
+
+    return _newton(slope, x.shape[1])[0]
+
+
+def length_controlled(
+    wins: Sequence[float | None],
+    length_differences: Sequence[float],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    ridge: float = 0.1,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """The win rate if both had been of equal length (Dubois et al., 2024, arXiv:2404.04475, with no term for
+    the prompt): a logistic regression of `wins` (1, 0, or 0.5 for a tie; None is left out) on an intercept and
+    tanh(length difference / its spread), read off at no difference.
+
+    A difference is the length of the one whose wins these are less that of the other. The spread is about 0, so
+    that no difference stays none. `ridge` keeps it finite where all were won, or all by the longer.
+    """
+    kept = [i for i, win in enumerate(wins) if win is not None]
+    won = np.array([wins[i] for i in kept], dtype=float)
+    gap = np.array([length_differences[i] for i in kept], dtype=float)
+    names = None if clusters is None else [clusters[i] for i in kept]
+
+    def at_no_difference(weights: Array) -> Array:
+        spread = np.sqrt((weights @ gap**2) / weights.sum(axis=1))[:, None]
+        x = np.tanh(np.divide(gap, spread, out=np.zeros(weights.shape), where=spread > 0))
+        return _share(_two_terms(weights, x, won, ridge))
+
+    return bootstrap(at_no_difference, len(kept), clusters=names, level=level, resamples=resamples, seed=seed)
+
+
+def _two_terms(weights: Array, x: Array, y: Array, ridge: float) -> Array:
+    """The intercept of many logistic regressions at once: row by row of weights and x, both (rows, n)."""
+    w = np.zeros((len(weights), 2))
+    for _ in range(100):
+        expected = _share(w[:, :1] + w[:, 1:] * x)
+        left = weights * (y - expected)
+        gradient = np.stack([left.sum(axis=1), (left * x).sum(axis=1)], axis=1) - ridge * w
+        bend = weights * expected * (1 - expected)
+        cross = (bend * x).sum(axis=1)
+        one, two = bend.sum(axis=1) + ridge, (bend * x * x).sum(axis=1) + ridge
+        step = (
+            np.stack(
+                [
+                    two * gradient[:, 0] - cross * gradient[:, 1],
+                    one * gradient[:, 1] - cross * gradient[:, 0],
+                ],
+                axis=1,
+            )
+            / (one * two - cross**2)[:, None]
+        )
+        largest = np.abs(step).max(axis=1, keepdims=True)
+        w = w + step * np.minimum(1.0, 2.0 / np.maximum(largest, 1e-300))
+        if largest.max() < 1e-10:
+            break
+    return w[:, 0]
+
+
+def _check(players: int, outcomes: Sequence[Outcome]) -> None:
+    for a, b, p in outcomes:
+        if a == b or not (0 <= a < players and 0 <= b < players) or not 0 <= p <= 1:
+            raise ValueError(f"not an outcome among {players} players: {(a, b, p)}")
+
+
+def _share(log_odds: Array) -> Array:
+    shares: Array = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
+    return shares
+
+
+def _fit(
+    players: int, outcomes: Sequence[Outcome], prior: float, tolerance: float = 1e-10
+) -> tuple[dict[int, int], Array, Array]:
+    """The place of each player that was compared, their strengths, and the information about them."""
+    if not prior > 0:
+        raise ValueError(f"the prior must be above 0, not {prior}")
+    _check(players, outcomes)
+    place = {player: i for i, player in enumerate(sorted({x for a, b, _ in outcomes for x in (a, b)}))}
+    games = np.zeros((len(place), len(place)))
+    wins = np.zeros(len(place))
+    for a, b, p in sorted(outcomes):
+        i, j = place[a], place[b]
+        games[i, j] += 1
+        games[j, i] += 1
+        wins[i] += p
+        wins[j] += 1 - p
+
+    def slope(strength: Array) -> tuple[Array, Array]:
+        expected = _share(strength[:, None] - strength[None, :])
+        alone = _share(strength)
+        weight = games * expected * (1 - expected)
+        bend = np.diag(weight.sum(axis=1) + prior * alone * (1 - alone)) - weight
+        return wins - (games * expected).sum(axis=1) + prior * (0.5 - alone), bend
+
+    return place, *_newton(slope, len(place), tolerance)
+
+
+def _newton(
+    slope: Callable[[Array], tuple[Array, Array]], size: int, tolerance: float = 1e-10
+) -> tuple[Array, Array]:
+    """The maximum of a concave function, from its gradient and minus its Hessian, and the latter there."""
+    at = np.zeros(size)
+    gradient, bend = slope(at)
+    for _ in range(200 if size else 0):
+        step = np.linalg.solve(bend, gradient)
+        # A full step may overshoot where the likelihood is flat, so it is kept to log-odds of 2.
+        at = at + step * min(1.0, 2.0 / max(1e-300, float(np.abs(step).max())))
+        gradient, bend = slope(at)
+        if np.abs(step).max() < tolerance:
+            break
+    return at, bend

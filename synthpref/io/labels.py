@@ -286,7 +286,7 @@ def _missing(found: Gathered, mapping: Labelled, used: set[str]) -> None:
     for what in ("prompt", "a", "b", "model_a", "model_b", "worker", "order", "first", "second"):
         if getattr(mapping, what):
             named[getattr(mapping, what)] = what
-    named |= {column: "id" for column in mapping.id} | {column: "by" for column in mapping.by}
+    named |= dict.fromkeys(mapping.id, "id") | dict.fromkeys(mapping.by, "by")
     named |= dict.fromkeys(mapping.where, "where")
     places: Mapping[str, Sequence[Said]] = {
         "label": mapping.labels,
@@ -295,7 +295,7 @@ def _missing(found: Gathered, mapping: Labelled, used: set[str]) -> None:
     named |= {column: what for what, said in places.items() for s in said for column in s.columns}
     for name, judge in mapping.judges.items():
         extra = (*(judge.tokens or ()), *([judge.cost] if isinstance(judge.cost, str) else []))
-        named |= {column: f"judge {name}" for column in (*judge.columns, *extra)}
+        named |= dict.fromkeys((*judge.columns, *extra), f"judge {name}")
     problems = []
     for column, what in named.items():
         if column not in used:

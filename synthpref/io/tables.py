@@ -27,7 +27,7 @@ from synthpref.core.verdicts import (
     mean_mark,
     share_of,
 )
-from synthpref.io.labels import Cell, Gathered, Item, gather, unreadable
+from synthpref.io.labels import Cell, Item, gather, unreadable
 
 SHARE = {"a": 1.0, "b": 0.0, "tie": 0.5}
 _NAMED = {"a": "\0a", "b": "\0b"}

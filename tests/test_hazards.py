@@ -197,7 +197,7 @@ def test_a_tie_makes_no_pair_and_a_missing_score_takes_only_its_sample(run: Run,
 
 JUDGES: dict[str, dict[str, Any]] = {
     "judge.point": {"model": "judge", "name": "s"},
-    "judge.point of aspects": {"model": "judge", "name": "s", "aspects": ["truthfulness", "helpfulness"]},
+    "judge.aspects": {"model": "judge", "name": "s", "aspects": ["truthfulness", "helpfulness"]},
     "judge.point expected": {"model": "judge", "name": "s", "extract": "expected"},
     "judge.pair": {"model": "judge", "name": "s"},
     "judge.list": {"model": "judge", "name": "s"},

@@ -45,11 +45,23 @@ class Vote:
     rationale: str | None = None
     shown: str | None = None
     """In which order the candidates were shown ("ab", "ba", "2,0,1"), where order matters."""
+    role: str = ""
+    """Who cast it, where several sit together: the juror's or the persona's name in the recipe. All that one of
+    them says of the same thing counts as one ballot (core/votes.py). Without a role, each vote is its own."""
+    asked: bool = True
+    """False where the judge was not asked, because the outcome was certain already. That is no failure."""
+    reliability: float | None = None
+    """The share of this juror's votes that are right, as estimated where the reducer weighs votes by it."""
 
     def __post_init__(self) -> None:
         _finite(self.value, "a vote")
         if self.value is None and not self.why:
             raise ValueError("a vote without a value needs a reason")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge was asked and gave no verdict."""
+        return self.asked and self.value is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,8 @@ class Comparison:
     a: int
     b: int
     p: float | None
-    """Mean of the votes that have a value: the share won by `a`; None if no vote has one."""
+    """The outcome: how far `a` won. Of one judge, the mean of the votes that have a value; of a jury, what its
+    reducer makes of them. None where there is none."""
     flipped: bool = False
     """True when the two orders named different winners."""
     votes: tuple[Vote, ...] = ()
@@ -128,10 +141,18 @@ class Pair:
     margin: float | None = None
     """Score of chosen minus score of rejected; None where the rule used no score."""
     p: float | None = None
-    """Probability that chosen is preferred, where votes give one."""
+    """Probability that chosen is preferred, where votes give one (core/doubt.py)."""
     rationale: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the rule did, for the report: e.g. {"target": -1.2, "was_min": True, "fallback": "min"}."""
+    p_low: float | None = None
+    """Lower end of the 95 % interval of `p`."""
+    p_high: float | None = None
+    """Upper end of it."""
+    agreement: float | None = None
+    """Share of the votes on the two that are on the label's side; a tie is not."""
+    votes: int | None = None
+    """How many votes `p` rests on: ballots of jurors, or replies of one judge."""
 
     def __post_init__(self) -> None:
         _finite(self.margin, "a margin")

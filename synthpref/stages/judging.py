@@ -22,11 +22,9 @@ NO_REFERENCE = Score(None, why="no reference on the row")
 REASONING = ("reasoning", "two or three sentences")
 
 
-class Judged(RowStage):
+class Judging(RowStage):
     """Base of the stages that ask a judge about the samples of a row."""
 
-    rubric: str = Field(default="helpfulness", min_length=1)
-    """What to judge by: the name of a rubric in prompts/judge/rubrics, or the criterion in your own words."""
     reference: bool = False
     """Show the judge the row's reference answer as one known to be good. A row without one gets no scores."""
     reask: PromptName = "judge/reask"
@@ -39,7 +37,7 @@ class Judged(RowStage):
 
     def criteria(self) -> list[tuple[str, str]]:
         """(path, text) of each field that holds a criterion."""
-        return [("rubric", self.rubric)]
+        return []
 
     def marked(self, mark: str) -> Iterator[tuple[str, str]]:
         yield from super().marked(mark)
@@ -59,8 +57,18 @@ class Judged(RowStage):
         return {"prompt": row.prompt_text, "reference": row.reference if self.reference else None}
 
 
-class Scaled(Judged):
-    """Base of the judges that give a number."""
+class Judged(Judging):
+    """Base of the judges that go by one criterion."""
+
+    rubric: str = Field(default="helpfulness", min_length=1)
+    """What to judge by: the name of a rubric in prompts/judge/rubrics, or the criterion in your own words."""
+
+    def criteria(self) -> list[tuple[str, str]]:
+        return [("rubric", self.rubric)]
+
+
+class Numbered(Judging):
+    """Base of the judges that give numbers."""
 
     scale: Scale = (1.0, 10.0)
     """Lowest and highest score, both included. A score off the scale is asked for again, never clamped."""
@@ -85,6 +93,10 @@ class Scaled(Judged):
         low, high = (int(end) if end.is_integer() else end for end in self.scale)
         kind = "integer" if self.integer else "number"
         return {"type": kind, "minimum": low, "maximum": high}, f"<{kind} from {low} to {high}>"
+
+
+class Scaled(Judged, Numbered):
+    """Base of the judges that give a number by one criterion."""
 
     def point_question(
         self, row: Row, sample: Sample, ask: Ask, prompt: str, model: str, n: int = 1

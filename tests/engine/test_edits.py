@@ -148,6 +148,7 @@ USUAL: dict[str, Tree] = {
     "judge.point": {"model": "judge"},
     "judge.pair": {"model": "judge"},
     "judge.list": {"model": "judge"},
+    "judge.aspects": {"model": "judge"},
     "jury": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
@@ -205,7 +206,6 @@ EDITS: dict[str, dict[str, Edit]] = {
     },
     "judge.point": SCALED
     | {
-        "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),
         "repeats": Edit({"repeats": 2}, ASKS),
         "extract": Edit({"extract": "expected"}, ASKS),
         "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
@@ -222,6 +222,13 @@ EDITS: dict[str, dict[str, Edit]] = {
     },
     "judge.list": SCALED
     | {"prompt": Edit({"prompt": "mine:judge/list"}, ASKS), "repeats": Edit({"repeats": 2}, ASKS)},
+    "judge.aspects": {name: SCALED[name] for name in SCALED if name != "rubric"}
+    | {
+        "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),
+        "repeats": Edit({"repeats": 2}, ASKS),
+        "prompt": Edit({"prompt": "mine:judge/aspects"}, ASKS),
+        "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+    },
     "jury": {name: SCALED[name] for name in SCALED if name != "model"}
     | {
         "judges": Edit({"judges": ["judge", "second", "other"]}, ASKS),

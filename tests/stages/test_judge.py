@@ -197,50 +197,6 @@ def test_named_rubrics_and_ones_in_own_words() -> None:
     ]
 
 
-def test_aspects_are_kept_by_name_with_their_mean() -> None:
-    stage = Point(model="judge", aspects={"wit": "Is it funny?", "depth": "depth"}, name="h")
-    assert stage.gives() == {"score:h", "score:h.wit", "score:h.depth"}
-    assert stage.prompt == "judge/aspects"
-
-    def answer(request: Request) -> list[str]:
-        properties = (request.response_format or {})["json_schema"]["schema"]["properties"]
-        assert list(properties) == ["reasoning", "wit", "depth"]
-        assert '"wit"\nIs it funny?' in text_of(request)
-        assert '"depth"\nDepth: how far' in text_of(request)
-        return ['{"reasoning": "r", "wit": 4, "depth": 8}']
-
-    made = judged(stage, row("Why?", "x", ""), answer)
-    assert [made.values(n)[0] for n in ("h", "h.wit", "h.depth")] == [6, 4, 8]
-    assert made.values("h") == [6, None]
-    assert made.samples[1].scores["h.wit"].why == "empty response"
-    assert made.samples[0].scores["h"].votes[0].rationale == "r"
-
-
-def test_an_aspect_that_is_missing_takes_the_mean_with_it_but_not_the_others() -> None:
-    stage = Point(model="judge", aspects=["clarity", "depth"])
-    asked: list[Request] = []
-
-    def answer(request: Request) -> list[str]:
-        asked.append(request)
-        return ['{"reasoning": "r", "clarity": 4}']
-
-    made = judged(stage, row("Why?", "x"), answer)
-    assert len(asked) == 2
-    scores = made.samples[0].scores
-    assert scores["judge.clarity"].value == 4
-    assert scores["judge.depth"].value is None
-    assert scores["judge"].value is None
-    assert (scores["judge"].why or "").startswith("no score for aspect depth")
-
-
-def test_aspects_over_repeats() -> None:
-    stage = Point(model="judge", aspects=["clarity", "depth"], repeats=2)
-    replies = ['{"clarity": 4, "depth": 8}', '{"clarity": 6, "depth": 10}']
-    made = judged(stage, row("Why?", "x"), lambda _: replies)
-    assert [made.values(n)[0] for n in ("judge", "judge.clarity", "judge.depth")] == [7, 5, 9]
-    assert [vote.value for vote in made.samples[0].scores["judge"].votes] == [6, 8]
-
-
 def test_the_reference_is_shown_where_asked_for() -> None:
     def answer(request: Request) -> list[str]:
         seen.append(shown(request))
@@ -286,11 +242,7 @@ def test_expected_scores_weigh_the_alternatives() -> None:
         {"scale": (0, math.inf), "integer": False},
         {"scale": (0.5, 2)},
         {"extract": "expected", "integer": False},
-        {"extract": "expected", "aspects": ["clarity"]},
-        {"aspects": {"reasoning": "x"}},
-        {"aspects": [["clarity"]]},
-        {"aspects": "clarity"},
-        {"aspects": ["clarity"], "rubric": "depth"},
+        {"aspects": ["clarity"]},
         {"repeats": 0},
         {"rubrick": "x"},
     ],

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Codes = NDArray[np.int8]
+Codes = NDArray[np.int64]
 Swap = Literal["average", "agree", "first"]
 A, B, TIE, NONE = 0, 1, 2, -1
 SIDES = ("a", "b", "tie")
@@ -74,7 +74,7 @@ class Table:
 
 def codes(shares: Floats) -> Codes:
     """Shares of a as codes."""
-    found = np.full(shares.shape, NONE, np.int8)
+    found = np.full(shares.shape, NONE, np.int64)
     found[shares > 0.5] = A
     found[shares < 0.5] = B
     found[shares == 0.5] = TIE
@@ -94,12 +94,12 @@ def one_verdict(judge: JudgeTable, swap: Swap = "average") -> Codes:
         found = orders[0].copy()
         for other in orders[1:]:
             found = np.where(found == NONE, other, np.where(other == NONE, found, _agreed(found, other)))
-        return found.astype(np.int8)
+        return found.astype(np.int64)
     if judge.scores:
         scores = mean_scores(judge)
         found = codes(share_of(scores))
         # An order that brought a verdict but no scores still speaks where no scores are.
-        return np.where(found == NONE, codes(_mean(list(judge.shares.values()))), found).astype(np.int8)
+        return np.where(found == NONE, codes(_mean(list(judge.shares.values()))), found).astype(np.int64)
     return codes(_mean(list(judge.shares.values())))
 
 
@@ -115,7 +115,7 @@ def share_of(scores: Floats) -> Floats:
 
 
 def _agreed(one: Codes, other: Codes) -> Codes:
-    return np.where(one == other, one, TIE).astype(np.int8)
+    return np.where(one == other, one, TIE).astype(np.int64)
 
 
 def _mean(arrays: Sequence[Floats]) -> Floats:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthpref.core.agreement import ratio, spearman
+from synthpref.core.agreement import spearman
 from synthpref.core.families import family_of
-from synthpref.core.intervals import alpha_estimate, bootstrap
+from synthpref.core.intervals import alpha_estimate
 from synthpref.core.measure import Figures, Mask, Measure
 from synthpref.core.ranking import length_controlled, logistic
 from synthpref.core.verdicts import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes
@@ -50,7 +50,7 @@ def order(measure: Measure, judge: JudgeTable) -> Figures:
         "kappa_between_orders": measure.kappa(one, other, both),
         "first_won": int(hits.sum()),
         "winners_named": int(n.sum()),
-        "first_rate": _weighted(measure, hits, n, any_),
+        "first_rate": {**measure.ratio(hits, n, any_), "n": int(n.sum())},
         "hard_flips_to_the_first": int((hard & (one == A)).sum()),
     }
     if set(judge.scores) == {"ab", "ba"}:
@@ -92,22 +92,38 @@ def length(measure: Measure, judge: JudgeTable) -> Figures:
     decided = unequal & ((said == A) | (said == B))
     labelled = unequal & ((gold == A) | (gold == B))
     both = decided & labelled
-    found: Figures = {
-        "longer_rate": measure.share(said == longer, decided),
-        "people_longer_rate": measure.share(gold == longer, labelled),
-    }
+    found: Figures = {"longer_rate": measure.share(said == longer, decided)}
     if both.any():
         more = (said == longer).astype(float) - (gold == longer)
         found["longer_than_people"] = measure.mean(more, both)
         found["log_odds_for_longer"] = _given_label(said, gold, longer, both)
-    rates = {"a_at_equal_length": (said, said != NONE), "people_a_at_equal_length": (gold, gold != NONE)}
-    for name, (labels, there) in rates.items():
-        mask = there & ~np.isnan(gap)
-        if mask.sum() >= LEAST:
-            shares = _shares(labels[mask]).tolist()
-            found[name] = asdict(length_controlled(shares, gap[mask].tolist(), **measure.how(mask)))
+    found["a_at_equal_length"] = at_equal_length(measure, said)
     found |= {"models": models} if (models := _models_at_equal_length(measure, said, gap)) else {}
     return found
+
+
+def people_length(measure: Measure) -> Figures:
+    """How often people prefer the longer response, and how often a at equal length."""
+    table, gold = measure.table, measure.gold
+    gap = table.words[:, 0] - table.words[:, 1]
+    unequal = ~np.isnan(gap) & (gap != 0)
+    if not table.pairs or not unequal.any():
+        return {}
+    longer = np.where(gap > 0, A, B)
+    labelled = unequal & ((gold == A) | (gold == B))
+    rate = measure.share(gold == longer, labelled)
+    return {"longer_rate": rate, "a_at_equal_length": at_equal_length(measure, gold)}
+
+
+def at_equal_length(measure: Measure, labels: Codes) -> Figures | None:
+    """How often a would win by these labels, were both of equal length."""
+    gap = measure.table.words[:, 0] - measure.table.words[:, 1]
+    mask = (labels != NONE) & ~np.isnan(gap)
+    if mask.sum() < LEAST:
+        return None
+    how = measure.how(mask)
+    how["resamples"] = min(400, how["resamples"])
+    return asdict(length_controlled(_shares(labels[mask]).tolist(), gap[mask].tolist(), **how))
 
 
 def _models_at_equal_length(measure: Measure, said: Codes, gap: Floats) -> Figures:
@@ -274,14 +290,3 @@ def leakage_score(own: float, by_other: float, others_own: float, others_by_firs
 
 def _shares(labels: Codes) -> Floats:
     return np.select([labels == A, labels == B, labels == TIE], [1.0, 0.0, 0.5], np.nan)
-
-
-def _weighted(measure: Measure, hits: Floats, n: Floats, mask: Mask) -> Figures:
-    """The share of hits of several verdicts an item, with its interval over items."""
-    above, below = hits[mask], n[mask]
-
-    def of(weights: Floats) -> Floats:
-        return ratio(weights @ above, weights @ below)
-
-    found = asdict(bootstrap(of, len(above), **measure.how(mask)))
-    return {**found, "n": int(below.sum())}

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthpref.core.agreement import ratio
 from synthpref.core.intervals import (
     accuracy_estimate,
     alpha_estimate,
-    bootstrap,
     kappa_estimate,
     kendall_estimate,
+    ratio_estimate,
     spearman_estimate,
 )
 from synthpref.core.verdicts import (
@@ -100,12 +99,11 @@ class Measure:
 
     def mean(self, values: Floats, mask: Mask) -> Figures:
         """The mean of the values over the items in the mask."""
-        kept = values[mask]
+        return self.ratio(values, np.ones(len(values)), mask)
 
-        def of(weights: Floats) -> Floats:
-            return ratio(weights @ kept, weights.sum(axis=1))
-
-        return asdict(bootstrap(of, len(kept), **self.how(mask)))
+    def ratio(self, above: Floats, below: Floats, mask: Mask) -> Figures:
+        """The sum of the one over the sum of the other, over the items in the mask."""
+        return asdict(ratio_estimate(above[mask], below[mask], **self.how(mask)))
 
     # ---- one judge against the labels
 

@@ -307,8 +307,8 @@ def _order_notes(judges: Sequence[JudgeTable], mapping: Labelled, gold: Floats) 
         both = (one >= 0) & (other >= 0) & (one < TIE) & (other < TIE)
         same = float((one == other)[both].mean()) if both.any() else 0.5
         known = both & (label >= 0) & (label < TIE)
-        right = float((other == label)[known].mean()) if known.sum() >= 10 else None
-        if (same < 0.35 and right is None) or (right is not None and right < 0.4):
+        right = [float((order == label)[known].mean()) for order in (one, other)] if known.sum() >= 10 else []
+        if (same < 0.35 and not right) or (right and right[1] < 0.4 and right[0] > 0.5):
             read = {"unswapped": "shown", "shown": "unswapped"}[mapping.orders]
             notes.append(
                 f"{judge.name}: its two orders name the same winner for only {same:.0%} of the pairs. Either it goes by "

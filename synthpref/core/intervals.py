@@ -111,21 +111,6 @@ def kappa_estimate(
     return estimate
 
 
-def ratio_estimate(
-    above: Sequence[float] | Array,
-    below: Sequence[float] | Array,
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
-    """The sum of what is above over the sum of what is below, item by item: a mean, or a share of several things an
-    item, with its interval."""
-    rows = np.stack([np.asarray(above, dtype=float), np.asarray(below, dtype=float)], axis=1)
-    return _of_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, clusters, level, resamples, seed)
-
-
 def alpha_estimate(
     units: Sequence[Sequence[Hashable]],
     kind: Level = "nominal",

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synthpref.core.agreement import ratio
+from synthpref.core.bootstrap import resampled_sums
 from synthpref.core.intervals import (
     accuracy_estimate,
     alpha_estimate,
     kappa_estimate,
     kendall_estimate,
-    ratio_estimate,
+    share_estimate,
     spearman_estimate,
 )
 from synthpref.core.verdicts import (
@@ -95,7 +97,7 @@ class Measure:
 
     def share(self, hits: Mask, mask: Mask) -> Figures:
         """Of the items in the mask the share that are hits."""
-        return self.mean(hits.astype(float), mask)
+        return asdict(share_estimate(hits[mask].astype(float).tolist(), **self.how(mask)))
 
     def mean(self, values: Floats, mask: Mask) -> Figures:
         """The mean of the values over the items in the mask."""
@@ -103,7 +105,13 @@ class Measure:
 
     def ratio(self, above: Floats, below: Floats, mask: Mask) -> Figures:
         """The sum of the one over the sum of the other, over the items in the mask."""
-        return asdict(ratio_estimate(above[mask], below[mask], **self.how(mask)))
+        rows, how = np.stack([above[mask], below[mask]], axis=1), self.how(mask)
+
+        def of(sums: Floats) -> Floats:
+            return ratio(sums[:, 0], sums[:, 1])
+
+        found = resampled_sums(of, rows, how["clusters"], how["resamples"], how["seed"])
+        return asdict(found.estimate(len(rows), how["level"]))
 
     # ---- one judge against the labels
 

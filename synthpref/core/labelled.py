@@ -156,6 +156,8 @@ class Labelled(_Fields):
 
     prompt: str | None = None
     """The column with the prompt, or its name. Items of one prompt are drawn together in every interval."""
+    reference: str | None = None
+    """The column with a gold answer, for judges that are shown it."""
     a: str | None = None
     """The column with response a (the only response, where single ones are scored)."""
     b: str | None = None
@@ -202,7 +204,7 @@ class Labelled(_Fields):
     """How two orders make one verdict: the mean of both, so that a verdict that flips is a tie and a tie yields to
     a winner; only what both orders say ("agree", else a tie); or the answer with a shown first alone."""
     families: Mapping[str, str] = {}
-    """Families of models by a part of their name, beside those that are known."""
+    """Families of models by name, or by a pattern with * and ?, beside those that are known."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Labelled:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from synthpref.io.agreement_words import statements
 from synthpref.io.tally import table
 
 Figures = Mapping[str, Any]
+JSON, PAGE = "agreement.json", "agreement.md"
+TITLE = "How good the judge is"
 _MANY = 40
 
 
@@ -122,7 +127,7 @@ def juries(found: Figures) -> Block | None:
 
 def markdown(found: Figures) -> str:
     """agreement.md: what to know, then every table."""
-    parts = [f"# How good the judge is: {found.get('name', '')}".rstrip(": "), _about(found)]
+    parts = [f"# {TITLE}: {found.get('name', '')}".rstrip(": "), _about(found)]
     parts += ["## What to know", "\n".join(f"- {line}" for line in statements(found))]
     for block in blocks(found):
         lines = block.lines[:_MANY]
@@ -139,6 +144,27 @@ def section(found: Figures) -> str:
     block = judges(found)
     lines = "\n".join(f"- {line}" for line in statements(found)[:6])
     return f"{_about(found)}\n\n{lines}\n\n{table(block.header, block.lines[:_MANY])}"
+
+
+def tell(folder: Path, dataset: Path) -> None:
+    """Say in the report of the run in `folder`, and in the card in `dataset`, what was found of its judge, if that
+    was looked into."""
+    if not (folder / JSON).exists():
+        return
+    text = section(json.loads((folder / JSON).read_text(encoding="utf-8")))
+    for path, before in ((folder / "report.md", "Where the rows went"), (dataset / "README.md", "Figures")):
+        page = with_section(path.read_text(encoding="utf-8"), TITLE, text, before)
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+
+
+def with_section(page: str, title: str, text: str, before: str) -> str:
+    """The page with the section called `title` put in, before another one or at its end, in place of one of that
+    name."""
+    page = re.sub(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", "", page, flags=re.S | re.M)
+    head, mark, rest = page.partition(f"\n## {before}\n")
+    return f"{head.rstrip()}\n\n## {title}\n\n{text.rstrip()}\n{mark}{rest}"
 
 
 def _about(found: Figures) -> str:

@@ -46,6 +46,8 @@ class Item:
     id: str
     where: str
     facts: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = None
+    """The first record that speaks of it, where records are kept."""
     marks: dict[str, list[Cell]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[str, list[Cell]] = field(default_factory=lambda: defaultdict(list))
     costs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -60,6 +62,7 @@ class Gathered:
     judges: dict[str, Judge] = field(default_factory=dict)
     columns: dict[str, None] = field(default_factory=dict)
     records: int = 0
+    keep: bool = False
 
 
 def records(path: Path) -> Iterator[tuple[str, Record]]:
@@ -74,9 +77,10 @@ def records(path: Path) -> Iterator[tuple[str, Record]]:
     yield from READERS[name or ""](path)
 
 
-def gather(mapping: Labelled, base: Path) -> Gathered:
-    """Every record of the files, by item. Raises RecipeError with what is missing or twice."""
-    found = Gathered()
+def gather(mapping: Labelled, base: Path, *, keep: bool = False) -> Gathered:
+    """Every record of the files, by item; `keep` the first of each. Raises RecipeError with what is missing or
+    twice."""
+    found = Gathered(keep=keep)
     used: set[str] = set()
     for name in mapping.files:
         path = base / Path(name).expanduser()
@@ -119,6 +123,8 @@ def _take(
         raise broken(where, f"the id {_shown(key)} comes a second time", fix)
     seen.add(key)
     item = found.items.setdefault(key, Item(_shown(key), where))
+    if found.keep and item.record is None:
+        item.record = record
     turned = order == "ba"
     _facts(item, mapping, get, swapped=places and turned, where=where)
     spoken = turned and (places or (mapping.orders == "shown" and mapping.order is not None))
@@ -198,7 +204,7 @@ def _facts(item: Item, mapping: Labelled, get: Any, *, swapped: bool, where: str
         sides |= {"model_a": mapping.first, "model_b": mapping.second}
     if swapped:
         sides = {"a": sides["b"], "b": sides["a"], "model_a": sides["model_b"], "model_b": sides["model_a"]}
-    for name, column in {**sides, "prompt": mapping.prompt}.items():
+    for name, column in {**sides, "prompt": mapping.prompt, "reference": mapping.reference}.items():
         value = get(column)
         if value is MISSING or value is None:
             continue
@@ -283,7 +289,7 @@ def _missing(found: Gathered, mapping: Labelled, used: set[str]) -> None:
     from difflib import get_close_matches
 
     named: dict[str, str] = {}
-    for what in ("prompt", "a", "b", "model_a", "model_b", "worker", "order", "first", "second"):
+    for what in ("prompt", "reference", "a", "b", "model_a", "model_b", "worker", "order", "first", "second"):
         if getattr(mapping, what):
             named[getattr(mapping, what)] = what
     named |= dict.fromkeys(mapping.id, "id") | dict.fromkeys(mapping.by, "by")

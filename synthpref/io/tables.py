@@ -27,7 +27,7 @@ from synthpref.core.verdicts import (
     mean_mark,
     share_of,
 )
-from synthpref.io.labels import Cell, Item, gather, unreadable
+from synthpref.io.labels import Cell, Gathered, Item, gather, unreadable
 
 SHARE = {"a": 1.0, "b": 0.0, "tie": 0.5}
 _NAMED = {"a": "\0a", "b": "\0b"}
@@ -45,7 +45,11 @@ class _Read:
 
 def table(mapping: Labelled, base: Path) -> Table:
     """The labelled data as a Table. Raises RecipeError with all that is not understood."""
-    found = gather(mapping, base)
+    return table_of(mapping, gather(mapping, base))
+
+
+def table_of(mapping: Labelled, found: Gathered) -> Table:
+    """What was gathered, read."""
     items = list(found.items.values())
     pairs = kind_of(mapping, items) == "pairs"
     reader = _Reader(mapping, items, pairs)

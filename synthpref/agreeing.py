@@ -20,7 +20,7 @@ from synthpref.core.juries import Choice
 from synthpref.core.labelled import Labelled
 from synthpref.core.measure import Figures, Settings
 from synthpref.core.source import Samples, Source
-from synthpref.core.verdicts import Table
+from synthpref.core.judged import Table
 from synthpref.engine import recipe as recipes
 from synthpref.engine.folder import finished, replaced, write_json
 from synthpref.engine.recipe import Recipe, Use

@@ -9,7 +9,7 @@ from synthpref.core.annotators import among_people, with_people
 from synthpref.core.juries import Choice, best_juries
 from synthpref.core.measure import Figures, Measure, Settings
 from synthpref.core.panel import agreed, between, ranking
-from synthpref.core.verdicts import NONE, JudgeTable, Table, failures
+from synthpref.core.judged import NONE, JudgeTable, Table, failures
 
 
 def assess(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from synthpref.core.agreement import kappa_of, ratio
 from synthpref.core.measure import Figures, Measure
 from synthpref.core.panel import adjusted, compared
-from synthpref.core.verdicts import NONE, TIE, A, B, Codes, Floats, mean_scores
+from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, mean_scores
 from synthpref.core.votes import Rule
 
 RULES: dict[str, Rule | None] = {

@@ -25,7 +25,7 @@ from synthpref.core.intervals import (
     share_estimate,
     spearman_estimate,
 )
-from synthpref.core.verdicts import (
+from synthpref.core.judged import (
     NONE,
     TIE,
     Codes,

@@ -11,7 +11,7 @@ import numpy as np
 from synthpref.core.agreement import kappa
 from synthpref.core.intervals import alpha_estimate, holm, kappa_difference, mcnemar
 from synthpref.core.measure import FEW, Figures, Measure
-from synthpref.core.verdicts import NONE, Codes
+from synthpref.core.judged import NONE, Codes
 
 
 def between(measure: Measure) -> Figures:

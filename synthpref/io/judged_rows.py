@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from synthpref.core.types import Comparison, Row, Score, Vote
-from synthpref.core.verdicts import Floats, JudgeTable, Repeat, share_of
+from synthpref.core.judged import Floats, JudgeTable, Repeat, share_of
 
 NO_ROW = "the row was dropped or rejected"
 _FLIP = {"ab": "ba", "ba": "ab"}

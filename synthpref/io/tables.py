@@ -16,7 +16,7 @@ import numpy as np
 from synthpref.core.errors import Problem, RecipeError
 from synthpref.core.labelled import Judge, Labelled
 from synthpref.core.sides import NONE, PLAIN, Reading, is_number, read_values, word
-from synthpref.core.verdicts import (
+from synthpref.core.judged import (
     TIE,
     Floats,
     JudgeTable,

@@ -39,16 +39,25 @@ OUTSIDE: dict[str, Any] = {
     "response_b": foreign("response_b"),
     "responses": [foreign("response 1"), foreign("response 2")],
     "reference": foreign("reference"),
+    "speeches": [foreign("speech 1"), foreign("speech 2")],
 }
 """Variables that hold what others wrote."""
 OURS: dict[str, Any] = {
+    "character": "You ask for proof.",
+    "round": "1",
+    "rounds": "2",
+    "speaker": "the sceptic",
+    "speakers": ["The reader, round 1", "The sceptic, round 1"],
+    "words": "100",
     "aspects": {"clarity": "How clear it is.", "depth": "How deep it goes."},
     "count": 3,
     "ground": True,
     "high": "10",
     "kinds": ["a question", "a letter"],
     "low": "1",
+    "own": False,
     "preferred": "A",
+    "reasoning": "before",
     "rubric": "Correctness: is it right?",
     "shape": '{"some": "<shape>"}',
     "ties": True,
@@ -56,7 +65,12 @@ OURS: dict[str, Any] = {
 }
 """Variables that hold the recipe's own words and numbers."""
 VALUES = OUTSIDE | OURS
-LABEL = re.compile(r"prompt|context|response( [AB]|( [1-9]\d*))?|reference|document|persona|example [1-9]\d*")
+LABEL = re.compile(
+    r"prompt|context|criterion|response( [AB]|( [1-9]\d*))?|reference|document|persona|(example|speech) [1-9]\d*"
+)
+
+
+RUBRICKED = ("point", "pair", "pair_scores", "list", "debate", "debate_verdict")
 
 
 def variables(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
@@ -132,6 +146,23 @@ def test_the_shape_of_the_reply_comes_last(name: str) -> None:
         ("synth/evolve_deepen", {"context": ""}, "conversation", "This is the prompt"),
         ("judge/pair", {"ties": False}, "Say tie", "There is no tie"),
         ("judge/point", {"reference": None}, "known to be good", "The criterion"),
+        ("judge/point", {"reasoning": "after"}, "First weigh", "your reasons come after it"),
+        ("judge/point", {"reasoning": "none"}, "First weigh", "without reasons"),
+        ("judge/pair", {"reasoning": "none"}, "then say", "without reasons"),
+        ("judge/pair_scores", {"reasoning": "after"}, "without reasons", "your reasons come after it"),
+        ("judge/pair_scores", {"ties": False}, "Give the same score", "The scores must differ"),
+        ("judge/list", {"reasoning": "after"}, "without reasons", "your reasons come after it"),
+        ("judge/list", {"ties": False}, "get the same.", "no two get the same"),
+        ("judge/debate", {"speeches": []}, "Take up what", "Nobody has spoken yet"),
+        ("judge/debate", {"responses": [foreign("response 1")]}, "two responses", "a response"),
+        (
+            "judge/debate_verdict",
+            {"responses": [foreign("response 1")]},
+            "under its own",
+            "Give the response",
+        ),
+        ("judge/debate_verdict", {"reasoning": "none"}, "come after", "without reasons"),
+        *((f"judge/{name}", {"own": True}, "The criterion:", "between its marks") for name in RUBRICKED),
     ],
 )
 def test_what_a_template_says_in_the_other_case(
@@ -141,6 +172,13 @@ def test_what_a_template_says_in_the_other_case(
     assert absent not in text
     assert present in text
     assert "\n" * 4 not in text.replace(FORGED, "")
+
+
+@pytest.mark.parametrize("name", RUBRICKED)
+def test_a_criterion_that_came_with_the_row_is_fenced(name: str) -> None:
+    text = rendered(f"judge/{name}", own=True, rubric=foreign("rubric"))
+    assert ("criterion", foreign("rubric")) in fenced(text)
+    assert "MARKER rubric" not in text.replace(fence(foreign("rubric"), "criterion"), "")
 
 
 def test_the_general_and_the_specific_rationale_ask_for_different_things() -> None:

@@ -97,30 +97,35 @@ def _read(match: re.Match[str], scale: Scale, integer: bool) -> tuple[float | No
     return _on_scale(exact, scale, integer, groups.get("of"))
 
 
+def _number(end: int, match: re.Match[str], scale: Scale, integer: bool, offset: int = 0) -> Found:
+    """The verdict that a match holds, which stands `offset` further on in the prose."""
+    return Found(end, *_read(match, scale, integer), start=offset + match.start("number"))
+
+
 def _text_scores(reply: Reply, scale: Scale, integer: bool) -> Iterator[Found]:
     """The verdicts in prose: marked ("Rating: 7"), bracketed ("[[7]]"), alone on the first or last line, or
     the only fraction ("7/10") of the last line."""
     for match in _BRACKETED.finditer(reply.prose):
-        yield Found(match.end(), *_read(match, scale, integer))
+        yield _number(match.end(), match, scale, integer)
     for match in _MARKED.finditer(reply.prose):
         before = re.search(
             r"([\w'’-]+)[ \t*_`\"]*\Z", reply.prose[max(0, match.start() - 40) : match.start()]
         )
         if before is None or _OVERALL.fullmatch(before[1]):
-            yield Found(match.end(), *_read(match, scale, integer))
+            yield _number(match.end(), match, scale, integer)
     ends = reply.ends()
     for line in ends:
         last = line is ends[-1]
         if len(line[0]) <= LONG_LINE and (alone := _ALONE.fullmatch(line[0])):
             # A first line "1." opens a numbered list.
             if last or not _LIST_NUMBER.fullmatch(line[0]):
-                yield Found(line.end(), *_read(alone, scale, integer))
+                yield _number(line.end(), alone, scale, integer, line.start())
         elif last:
             tail = line[0][-LONG_LINE:]
             fractions = list(_FRACTION.finditer(tail))
             if len({f[0] for f in fractions}) == 1 and fractions[0]["of"] == f"{scale[1]:g}":
-                end = line.end() - len(tail) + fractions[-1].end()
-                yield Found(end, *_read(fractions[-1], scale, integer))
+                offset = line.end() - len(tail)
+                yield _number(offset + fractions[-1].end(), fractions[-1], scale, integer, offset)
 
 
 def parse_score(reply: str, scale: Scale, *, integer: bool = True) -> Parsed[float]:
@@ -128,7 +133,7 @@ def parse_score(reply: str, scale: Scale, *, integer: bool = True) -> Parsed[flo
     parts = Reply(reply)
     names = {"score", "rating"}
     found = [
-        Found(span.end, *_on_scale(get(holder, names), scale, integer), reasoning(holder))
+        Found(span.end, *_on_scale(get(holder, names), scale, integer), reasoning(holder), span.start)
         for span, holder in parts.holders(names)
     ]
     return parts.last([*_text_scores(parts, scale, integer), *found])
@@ -146,17 +151,22 @@ def parse_scores(
     return {name: _named(parts, name, scale, integer) for name in names}
 
 
-def _named(parts: Reply, name: str, scale: Scale, integer: bool) -> Parsed[float]:
+def labels(name: str) -> set[str]:
+    """The JSON properties under which the score for `name` may stand."""
     bare = plain(name)
-    labels = {bare, *(f"{noun} {bare}" for noun in ("response", "answer", "candidate"))}
+    return {bare, *(f"{noun} {bare}" for noun in ("response", "answer", "candidate"))}
+
+
+def _named(parts: Reply, name: str, scale: Scale, integer: bool) -> Parsed[float]:
+    bare, labelled = plain(name), labels(name)
     inner = {"score", "rating"}
     found = []
-    for span, holder in parts.holders(labels):
-        value = get(holder, labels)
+    for span, holder in parts.holders(labelled):
+        value = get(holder, labelled)
         if isinstance(value, dict):
             value = get(value, inner) if inner & {plain(key) for key in value} else value
         why = reasoning(holder) or reasoning(span.value)
-        found.append(Found(span.end, *_on_scale(value, scale, integer), why))
+        found.append(Found(span.end, *_on_scale(value, scale, integer), why, span.start))
     words = r"[\s_-]+".join(re.escape(word) for word in bare.split())
     line = (
         rf"^[^\w\n]*(?:(?:response|answer|candidate)\s+)?{words}(?:\s+(?:score|rating))?(?:\s*\([^()\n]{{0,40}}\))?"
@@ -165,7 +175,7 @@ def _named(parts: Reply, name: str, scale: Scale, integer: bool) -> Parsed[float
     property_ = rf"\"{words}\"\s*:\s*\"?{_VALUE}"
     for pattern in (line, property_):
         matches = re.finditer(pattern, parts.prose, re.IGNORECASE | re.MULTILINE)
-        found += [Found(match.end(), *_read(match, scale, integer)) for match in matches]
+        found += [_number(match.end(), match, scale, integer) for match in matches]
     return parts.last(found, f"score for {name!r}")
 
 
@@ -198,7 +208,7 @@ def parse_choice(reply: str, choices: Collection[str], key: str = "verdict") -> 
     parts = Reply(reply)
     names = {plain(key)}
     found = [
-        Found(span.end, *_chosen(get(holder, names), menu), reasoning(holder))
+        Found(span.end, *_chosen(get(holder, names), menu), reasoning(holder), span.start)
         for span, holder in parts.holders(names)
     ]
     return parts.last([*_text_choices(parts, menu, key), *found])
@@ -217,6 +227,11 @@ def _chosen(value: Any, menu: Mapping[str, str]) -> tuple[str | None, str | None
     return None, f"not one of {', '.join(sorted(menu.values()))}: {quoted(value)}"
 
 
+def _word(end: int, match: re.Match[str], menu: Mapping[str, str], offset: int = 0) -> Found:
+    """The verdict that a match holds, which stands `offset` further on in the prose."""
+    return Found(end, *_chosen(match["word"], menu), start=offset + match.start("word"))
+
+
 def _text_choices(parts: Reply, menu: Mapping[str, str], key: str) -> Iterator[Found]:
     prose = parts.prose
     by_length = sorted({*menu, *_OTHERS}, key=lambda word: (-len(word), word))
@@ -227,23 +242,23 @@ def _text_choices(parts: Reply, menu: Mapping[str, str], key: str) -> Iterator[F
     bracketed = rf"\[\[\s*{_NAMED}{word}\s*\]\]"
     for pattern in (marked, bracketed):
         for match in re.finditer(pattern, prose, re.IGNORECASE):
-            yield Found(match.end("word"), *_chosen(match["word"], menu))
+            yield _word(match.end("word"), match, menu)
     ends = parts.ends()
     for line in ends:
         alone = re.fullmatch(rf"[\W_]*{_NAMED}[\W_]*?{word}[\W_]*", line[0][:LONG_LINE], re.IGNORECASE)
         if alone and (line is ends[-1] or not _LIST_NUMBER.fullmatch(line[0])):
-            yield Found(line.end(), *_chosen(alone["word"], menu))
+            yield _word(line.end(), alone, menu, line.start())
     if long := "|".join(re.escape(choice) for choice in sorted(menu) if len(choice) > 1):
         opening = re.match(rf"[\s*_`\"']*(?P<word>{long})[*_`\"']*\s*[.,;:!–—](?!\w)", prose, re.IGNORECASE)
         if opening:
-            yield Found(opening.end(), *_chosen(opening["word"], menu))
+            yield _word(opening.end(), opening, menu)
     statement = rf"[\W_]*{_LEAD}(?:the\s+)?{_NOUN}\s+[\W_]{{0,2}}{word}[\W_]{{0,3}}\s*{_PRAISE}[\W_]*"
     sentences = [
         s for s in re.finditer(r"\S(?:[^.!?\n]|[.!?](?!\s))*[.!?]*", prose) if len(s[0]) <= LONG_LINE
     ]
     for sentence in {s.start(): s for s in (*sentences[:1], *sentences[-1:])}.values():
         if said := re.fullmatch(statement, sentence[0], re.IGNORECASE):
-            yield Found(sentence.end(), *_chosen(said["word"], menu))
+            yield _word(sentence.end(), said, menu, sentence.start())
 
 
 # ---- texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -25,16 +25,20 @@ class Parsed(Generic[T]):
     value: T | None
     why: str | None = None
     rationale: str | None = None
+    at: int | None = field(default=None, compare=False)
+    """Where in the reply the value stands, or the JSON begins that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A verdict in a reply: where it ends, and its value or what is wrong with it."""
+    """A verdict in a reply: where it ends, its value or what is wrong with it, and where it, or the JSON that
+    holds it, begins."""
 
     end: int
     value: Any
     why: str | None = None
     rationale: str | None = None
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Reply:
 
     def __init__(self, reply: str) -> None:
         self.text = reply[-LONGEST:]
+        self.left_out = len(reply) - len(self.text)
         self.spans = [s for s in json_spans(self.text) if isinstance(s.value, dict) or any_dict(s.value)]
         prose = self.text
         for span in self.spans:
@@ -98,7 +103,9 @@ class Reply:
         last = sorted(found, key=lambda f: f.end)[-1]
         # A few words around a verdict are its label; more are the judge's reasons.
         prose = self.prose.strip()
-        return Parsed(last.value, last.why, last.rationale or (prose if len(prose.split()) > 4 else None))
+        rationale = last.rationale or (prose if len(prose.split()) > 4 else None)
+        at = None if last.start is None else self.left_out + last.start
+        return Parsed(last.value, last.why, rationale, at)
 
     def nothing(self, what: str) -> str:
         if not self.text.strip():
@@ -106,6 +113,32 @@ class Reply:
         if refusal := _REFUSAL.search(self.text):
             return f"refused: {quoted(self.text[refusal.start() :])}"
         return f"no {what} found: {quoted(self.text)}"
+
+
+def json_places(text: str, start: int) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The numbers, words and strings in the JSON object that begins at `start`: the keys that lead to each, and
+    where it stands (a string after its quotation mark), in order. Items of an array have its keys."""
+    keys: list[str] = [""]
+    inside: list[str] = []
+    for token in _JSON_TOKEN.finditer(text, start):
+        said = token[0]
+        if said in "{[":
+            inside.append(said)
+            keys.append("")
+        elif said in "}]":
+            inside.pop()
+            keys.pop()
+            if not inside:
+                return
+        elif token["colon"]:
+            keys[-1] = json.loads(token["string"], strict=False)
+        elif said not in ":,":
+            yield tuple(key for key in keys if key), token.start() + said.startswith('"')
+
+
+_JSON_TOKEN = re.compile(
+    r"(?P<string>\"(?:[^\"\\]|\\.)*\")(?P<colon>\s*:)?|[{}\[\],:]|[^\s{}\[\],:\"]+", re.DOTALL
+)
 
 
 def any_dict(value: Any) -> bool:

@@ -52,6 +52,8 @@ class Vote:
     """False where the judge was not asked, because the outcome was certain already. That is no failure."""
     reliability: float | None = None
     """The share of this juror's votes that are right, as estimated where the reducer weighs votes by it."""
+    scores: tuple[float, float] | None = None
+    """Of a vote on two samples, a and b: the score of each, where the reply gave both one."""
 
     def __post_init__(self) -> None:
         _finite(self.value, "a vote")
@@ -112,17 +114,18 @@ class Sample:
 class Comparison:
     """Two samples set against each other by a judge, in one or both orders.
 
-    Each vote's value is 1.0 where `a` won, 0.0 where `b` won and 0.5 for a tie, whatever order was shown.
+    Each vote's value is 1.0 where `a` won, 0.0 where `b` won and 0.5 for a tie, whatever order was shown; or the
+    probability that `a` wins, where the judge's tokens told it.
     """
 
     name: str
     a: int
     b: int
     p: float | None
-    """The outcome: how far `a` won. Of one judge, the mean of the votes that have a value; of a jury, what its
-    reducer makes of them. None where there is none."""
+    """How far `a` won: the mean of the votes that have a value, unless the stage goes by another rule, as a jury does
+    by its reducer; None if no vote has one, or the rule gives none."""
     flipped: bool = False
-    """True when the two orders named different winners."""
+    """True when the two orders named different winners, before anything was asked again."""
     votes: tuple[Vote, ...] = ()
 
     def __post_init__(self) -> None:

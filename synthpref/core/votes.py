@@ -17,7 +17,8 @@ from synthpref.core.stats import mean
 from synthpref.core.types import Score, Vote
 
 Reducer = Literal["mean", "median", "majority", "multimode", "minimum"]
-TieRule = Literal["abstain", "lowest", "highest", "mean", "first", "tie"]
+TieRule = Literal["abstain", "lowest", "highest", "mean"]
+AnyTie = TieRule | Literal["first", "tie"]
 Ends = tuple[float, float]
 
 NOT_ASKED = "not asked: the outcome was certain"
@@ -39,7 +40,7 @@ class Rule:
     """
 
     reducer: Reducer = "mean"
-    tie: TieRule = "abstain"
+    tie: AnyTie = "abstain"
     at_least: int = 1
 
     def enough(self, counted: int) -> bool:
@@ -102,7 +103,7 @@ class Rule:
 
 
 def pool(
-    votes: Sequence[Vote], reducer: Reducer = "mean", *, tie: TieRule = "abstain", at_least: int = 1
+    votes: Sequence[Vote], reducer: Reducer = "mean", *, tie: AnyTie = "abstain", at_least: int = 1
 ) -> Score:
     """The Score that the votes make together by `Rule`; it keeps them all. Each ballot counts once."""
     rule = Rule(reducer, tie, at_least)
@@ -159,33 +160,3 @@ def _median_stands(values: Sequence[float], left: int, ends: Ends) -> bool:
     return len(now) == 1 and all(
         _middle([*values, *[end] * more]) == now for more in range(1, left + 1) for end in ends
     )
-
-
-# ---- verdicts on two
-
-Disagreement = Literal["tie", "average"]
-
-
-def verdict(votes: Sequence[Vote], disagree: Disagreement) -> float | None:
-    """What one judge says of `a` against `b` by its votes in one order or both: 1, 0, or 0.5 for a tie; with
-    "average" the mean of its votes.
-
-    With "tie", anything but the same winner in both orders is a tie (MT-Bench, arXiv:2306.05685, section 3.4), and
-    a judge that gave no verdict in one of its orders has none.
-    """
-    sides = [
-        [vote for vote in votes if vote.shown == order] for order in dict.fromkeys(v.shown for v in votes)
-    ]
-    heard = [[vote.value for vote in side if vote.value is not None] for side in sides]
-    if disagree == "average":
-        values = [value for side in heard for value in side]
-        return mean(values) if values else None
-    if not all(heard) or not heard:
-        return None
-    leans = {(mean(side) > 0.5) - (mean(side) < 0.5) for side in heard}
-    return (leans.pop() + 1) / 2 if len(leans) == 1 else 0.5
-
-
-def winner(value: float) -> float:
-    """1, 0 or 0.5 for a share above, below or at a half."""
-    return ((value > 0.5) - (value < 0.5) + 1) / 2

@@ -34,6 +34,7 @@ _VOTES = _structs(
     role=_TEXT,
     asked=pa.bool_(),
     reliability=_FLOAT,
+    scores=pa.list_(_FLOAT),
 )
 _VOTE_FIELDS = tuple(field.name for field in fields(Vote))
 _SCORES = _structs(name=_TEXT, value=_FLOAT, why=_TEXT, votes=_VOTES)
@@ -155,7 +156,11 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _votes(records: list[dict[str, Any]]) -> tuple[Vote, ...]:
-    return tuple(Vote(**record) for record in records)
+    # A file that was written before there were scores has none.
+    return tuple(
+        Vote(**{**record, "scores": tuple(record["scores"]) if record.get("scores") else None})
+        for record in records
+    )
 
 
 def _row(record: dict[str, Any]) -> Row:

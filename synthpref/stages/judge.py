@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal, Self
+from collections.abc import Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthpref.core.expected import MIN_MASS, expected_score
+from synthpref.core.expected import TOP
 from synthpref.core.parse import Parsed
+from synthpref.core.schedule import balanced_orders
 from synthpref.core.seam import Ask, Capability, Completion
 from synthpref.core.stage import Calls, Load, PromptName, Role
-from synthpref.core.types import Row, Sample, Vote
-from synthpref.core.votes import pool
+from synthpref.core.types import Row, Vote
 from synthpref.stages.asking import Question, ask_all
 from synthpref.stages.judge_pair import Pair
-from synthpref.stages.judging import Scaled, criterion, verdict_form, vote
-from synthpref.stages.named import Named, all_named, read_named
+from synthpref.stages.judging import Tallied, vote
+from synthpref.stages.named import Named, all_named, expected_named, named_form, read_named, without_ties
 
 __all__ = ["List", "Pair", "Point"]
 
 
-class Point(Scaled):
+class Point(Tallied):
     """A judge scores each response by itself.
 
     Every repeat is a reply of its own at the role's temperature; the score is the mean of their votes.
@@ -31,58 +30,41 @@ class Point(Scaled):
     """The role that judges."""
     name: str = Field(default="judge", min_length=1)
     """The score's name."""
-    repeats: int = Field(default=1, ge=1)
-    """Replies for each response."""
-    extract: Literal["sampled", "expected"] = "sampled"
-    """Which number to take: the one that the judge wrote ("sampled"), or the mean of the scale's numbers
-    weighted by their probabilities at that place ("expected", needs logprobs)."""
-    min_mass: float = Field(default=MIN_MASS, gt=0, le=1)
-    """For "expected": the least probability that the scale's numbers must have between them."""
     prompt: PromptName = "judge/point"
     """The template."""
-
-    @model_validator(mode="after")
-    def _sensible(self) -> Self:
-        if self.extract == "expected" and not self.integer:
-            raise ValueError("extract: expected works on whole numbers; leave integer: true")
-        return self
 
     def gives(self) -> set[str]:
         return {f"score:{self.name}"}
 
     def requires(self) -> dict[str, set[Capability]]:
-        return {self.model: {"chat", "logprobs"} if self.extract == "expected" else {"chat"}}
+        return {self.model: self.abilities()}
 
     def load(self, samples: int) -> Load:
         return Load(samples, (Calls(self.model, samples, n=self.repeats, reads=1 + self.reference),))
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = self.asked(row)
-        questions = [self._question(row, row.samples[i], ask) for i in asked]
+        questions = [
+            self.point_question(
+                row, row.samples[i], ask, self.prompt, self.model, self.repeats, min_mass=self.expects
+            )
+            for i in asked
+        ]
         replies = await ask_all(ask, questions, again=self.again, reask=self.reask)
         judge = ask.info(self.model).name
         scores = {
-            i: pool([vote(judge, r, r.parsed) for r in rs]) for i, rs in zip(asked, replies, strict=True)
+            i: self.tally([vote(judge, r, r.parsed) for r in rs])
+            for i, rs in zip(asked, replies, strict=True)
         }
         return row.scored(self.name, self.every(row, scores))
 
-    def _question(self, row: Row, sample: Sample, ask: Ask) -> Question[float]:
-        question = self.point_question(row, sample, ask, self.prompt, self.model, self.repeats)
-        if self.extract == "sampled":
-            return question
 
-        def parse(completion: Completion) -> Parsed[float]:
-            return expected_score(completion.logprobs, self.scale, min_mass=self.min_mass)
-
-        # 20 alternatives are as many as the OpenAI API and vLLM return by default.
-        return replace(question, parse=parse, logprobs=20)
-
-
-class List(Scaled):
+class List(Tallied):
     """A judge scores all responses of a row in one call, in an order drawn by lot.
 
-    Each repeat draws its own order, so that a judge's liking for a place evens out; the score is the mean of
-    the votes. Scores are mapped back by the label that a response was shown under.
+    Each repeat has an order of its own, and over as many repeats as there are responses each response stands once
+    in each place, so that a judge's liking for a place evens out; the score is the mean of the votes. Scores are
+    mapped back by the label that a response was shown under.
     """
 
     model: Role
@@ -91,11 +73,16 @@ class List(Scaled):
     """The score's name."""
     repeats: int = Field(default=1, ge=1)
     """Calls for each row, each with an order of its own."""
+    ties: bool = True
+    """Let responses have the same score. Without it, a reply that gives two the same is asked for again."""
     prompt: PromptName = "judge/list"
     """The template."""
 
     def gives(self) -> set[str]:
         return {f"score:{self.name}"}
+
+    def requires(self) -> dict[str, set[Capability]]:
+        return {self.model: self.abilities()}
 
     def load(self, samples: int) -> Load:
         return Load(
@@ -106,41 +93,48 @@ class List(Scaled):
         asked = self.asked(row)
         if not asked:
             return row.scored(self.name, self.every(row, {}))
-        orders = [ask.rng.sample(asked, len(asked)) for _ in range(self.repeats)]
-        labels = [str(n) for n in range(1, len(asked) + 1)]
-        questions = [self._question(row, order, labels, ask) for order in orders]
+        orders = balanced_orders(asked, self.repeats, ask.rng)
+        questions = [self._question(row, order, ask) for order in orders]
         replies = await ask_all(ask, questions, again=self.again, reask=self.reask)
         judge = ask.info(self.model).name
         votes: dict[int, list[Vote]] = {i: [] for i in asked}
         for order, [reply] in zip(orders, replies, strict=True):
             shown = ",".join(str(i) for i in order)
-            texts = [row.samples[i].text for i in order]
-            named = read_named(reply.completion, labels, self.scale, self.integer, texts)
-            for label, i in zip(labels, order, strict=True):
-                votes[i].append(vote(judge, reply, named[label], shown))
-        return row.scored(self.name, self.every(row, {i: pool(cast) for i, cast in votes.items()}))
+            named = self._read(reply.completion, [row.samples[i].text for i in order])
+            for i, said in zip(order, named.values(), strict=True):
+                votes[i].append(vote(judge, reply, said, shown))
+        return row.scored(self.name, self.every(row, {i: self.tally(cast) for i, cast in votes.items()}))
 
-    def _question(self, row: Row, order: list[int], labels: list[str], ask: Ask) -> Question[Named]:
+    def _question(self, row: Row, order: list[int], ask: Ask) -> Question[Named]:
         schema, words = self.number()
-        inner = {
-            "type": "object",
-            "properties": dict.fromkeys(labels, schema),
-            "required": labels,
-            "additionalProperties": False,
-        }
         texts = [row.samples[i].text for i in order]
-        in_words = "{" + ", ".join(f'"{label}": {words}' for label in labels) + "}"
-        response_format, shape = verdict_form({"scores": inner}, {"scores": in_words})
+        inner, in_words = named_form(numbers(texts), schema, words)
+        response_format, shape = self.form({"scores": inner}, {"scores": in_words})
         messages = ask.prompt(
             self.prompt,
             responses=texts,
-            rubric=criterion(self.rubric, ask),
+            ties=self.ties,
             shape=shape,
+            **self.criterion(row, ask),
             **self.shared(row),
             **self.limits(),
         )
 
         def parse(completion: Completion) -> Parsed[Named]:
-            return all_named(read_named(completion, labels, self.scale, self.integer, texts))
+            return all_named(self._read(completion, texts))
 
-        return Question(messages, parse, self.model, shape, 1, response_format)
+        logprobs = None if self.expects is None else TOP
+        return Question(messages, parse, self.model, shape, 1, response_format, logprobs)
+
+    def _read(self, completion: Completion, texts: Sequence[str]) -> Named:
+        """What the reply says of each text, by the label that it was shown under."""
+        names = numbers(texts)
+        if self.expects is not None:
+            return expected_named(completion, names, self.scale, texts, self.expects)
+        named = read_named(completion, names, self.scale, self.integer, texts)
+        return named if self.ties else without_ties(named)
+
+
+def numbers(texts: Sequence[str]) -> list[str]:
+    """The labels of texts in a list: 1, 2, 3, ..."""
+    return [str(n) for n in range(1, len(texts) + 1)]

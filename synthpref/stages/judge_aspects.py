@@ -13,7 +13,7 @@ from synthpref.core.stats import mean
 from synthpref.core.types import Row, Sample, Score
 from synthpref.core.votes import pool
 from synthpref.stages.asking import Question, Reply, ask_all
-from synthpref.stages.judging import Numbered, criterion, verdict_form, vote
+from synthpref.stages.judging import Numbered, criterion, vote
 from synthpref.stages.named import Named, all_named, read_named
 
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -75,7 +75,7 @@ class Aspects(Numbered):
     async def run(self, row: Row, ask: Ask) -> Row:
         asked, names = self.asked(row), list(self.aspects)
         schema, words = self.number()
-        response_format, shape = verdict_form(dict.fromkeys(names, schema), dict.fromkeys(names, words))
+        response_format, shape = self.form(dict.fromkeys(names, schema), dict.fromkeys(names, words))
         values = {**self.shared(row), **self.limits(), "shape": shape}
         values["aspects"] = {aspect: criterion(text, ask) for aspect, text in self.aspects.items()}
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
-from typing import Literal
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from synthpref.core.ranking import bradley_terry, win_rate
-from synthpref.core.seam import Ask
-from synthpref.core.stage import Calls, Load, PromptName, Role
-from synthpref.core.types import Comparison, Row, Score
+from synthpref.core.schedule import Meeting
+from synthpref.core.seam import Ask, Capability
+from synthpref.core.stage import Calls, Load, Role
+from synthpref.core.types import Comparison, Row, Vote
+from synthpref.core.verdicts import Disagree, flipped
 from synthpref.stages.asking import ask_all
-from synthpref.stages.comparing import Comparing, comparison, pair_vote
+from synthpref.stages.comparing import comparison, pair_vote, values_of
+from synthpref.stages.tournament import Tournament
+
+Sides = list[list[Vote]]
 
 
-class Pair(Comparing):
+class Pair(Tournament):
     """A judge compares responses two at a time, in both orders, and each gets a score from its wins.
 
     Every reply is kept as a vote for or against the sample that it is about, whatever letter it was shown
@@ -25,37 +28,54 @@ class Pair(Comparing):
 
     model: Role
     """The role that judges."""
-    name: str = Field(default="compared", min_length=1)
-    """The name of the comparisons and of the score."""
-    against: int | None = Field(default=None, ge=0)
-    """Compare each response with the one at this index only, in place of all with all."""
-    swap: bool = True
-    """Ask in both orders. Without it, one order is drawn by lot for each two responses."""
+    disagree: Disagree = "average"
+    """Where the orders disagree: the "average" of all verdicts; a "tie" unless both orders name the same winner;
+    or "reask", both orders are asked again, and the majority of all verdicts decides. The latter helps with a
+    judge that is unsure, at a temperature above 0; one that goes by the place says the same again."""
+    reasks: int = Field(default=1, ge=1)
+    """For disagree: reask: how often, at the most, both orders are asked again."""
     repeats: int = Field(default=1, ge=1)
-    """Replies for each two responses and order."""
-    score: Literal["bradley_terry", "win_rate"] = "bradley_terry"
-    """How wins become a score: strengths in log-odds (0 is the row's average), or the share of wins with
-    a tie as half."""
-    prior: float = Field(default=0.1, gt=0)
-    """For bradley_terry: how many drawn games against an average response each one starts with. The larger,
-    the further in are pulled the strengths of those that won or lost everything."""
-    prompt: PromptName = "judge/pair"
-    """The template."""
+    """Replies for each two responses and order. With extract: majority, the winner named most often in an order is
+    its verdict, and a tie where no single one is."""
 
-    def gives(self) -> set[str]:
-        return {f"score:{self.name}", f"comparisons:{self.name}"}
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.disagree != "average" and not self.swap:
+            raise ValueError(f"disagree: {self.disagree} compares the two orders; leave swap: true")
+        if self.disagree != "reask" and "reasks" in self.model_fields_set:
+            raise ValueError("reasks is for disagree: reask; remove it, or set that")
+        return self
+
+    def requires(self) -> dict[str, set[Capability]]:
+        return {self.model: self.abilities()}
 
     def load(self, samples: int) -> Load:
-        pairs = samples * (samples - 1) / 2 if self.against is None else max(0, samples - 1)
-        requests = pairs * (2 if self.swap else 1)
+        requests = self.questions(samples)
         return Load(samples, (Calls(self.model, requests, n=self.repeats, reads=2 + self.reference),))
 
     async def run(self, row: Row, ask: Ask) -> Row:
-        pairs = self._schedule(row)
-        orders = [
-            [(a, b), (b, a)] if self.swap else [(a, b) if ask.rng.random() < 0.5 else (b, a)]
-            for a, b in pairs
-        ]
+        made: list[Comparison] = []
+        for wave in self.waves(self.asked(row), made, ask):
+            made += await self._compare(row, wave, ask)
+        row = replace(row, comparisons=(*row.comparisons, *made))
+        return row.scored(self.name, self.scored(row, made))
+
+    async def _compare(self, row: Row, pairs: list[Meeting], ask: Ask) -> list[Comparison]:
+        first = await self._ask(row, pairs, [self.orders(pair, ask) for pair in pairs], ask)
+        more: list[Sides] = [[] for _ in pairs]
+        for _ in range(self.reasks if self.disagree == "reask" else 0):
+            open_ = [i for i in range(len(pairs)) if flipped(values_of(_by_order([*first[i], *more[i]])))]
+            again = [pairs[i] for i in open_]
+            replies = await self._ask(row, again, [[(a, b), (b, a)] for a, b in again], ask)
+            for i, sides in zip(open_, replies, strict=True):
+                more[i] += sides
+        rules: dict[str, Any] = {"disagree": self.disagree, "by_majority": self.extract == "majority"}
+        return [comparison(self.name, a, b, first[i], more[i], **rules) for i, (a, b) in enumerate(pairs)]
+
+    async def _ask(
+        self, row: Row, pairs: list[Meeting], orders: list[list[Meeting]], ask: Ask
+    ) -> list[Sides]:
+        """For each pair the votes on it, order by order."""
         questions = [
             self.pair_question(row, first, second, ask, self.prompt, self.model, self.repeats)
             for order in orders
@@ -63,26 +83,12 @@ class Pair(Comparing):
         ]
         replies = iter(await ask_all(ask, questions, again=self.again, reask=self.reask))
         judge = ask.info(self.model).name
-        made = []
-        for (a, b), order in zip(pairs, orders, strict=True):
-            sides = [
-                [pair_vote(judge, reply, swapped=first != a) for reply in next(replies)] for first, _ in order
-            ]
-            made.append(comparison(self.name, a, b, sides))
-        row = replace(row, comparisons=(*row.comparisons, *made))
-        return row.scored(self.name, self._scores(row, made))
+        return [
+            [[pair_vote(judge, reply, swapped=first != a) for reply in next(replies)] for first, _ in order]
+            for (a, _), order in zip(pairs, orders, strict=True)
+        ]
 
-    def _schedule(self, row: Row) -> list[tuple[int, int]]:
-        there = self.asked(row)
-        if self.against is None:
-            return list(combinations(there, 2))
-        return [(i, self.against) for i in there if i != self.against] if self.against in there else []
 
-    def _scores(self, row: Row, made: list[Comparison]) -> list[Score]:
-        outcomes = [(c.a, c.b, c.p) for c in made if c.p is not None]
-        rate = bradley_terry(len(row.samples), outcomes, prior=self.prior)
-        values = rate if self.score == "bradley_terry" else win_rate(len(row.samples), outcomes)
-        whys = [vote.why for c in made for vote in c.votes if vote.why]
-        why = f"no verdict on it: {whys[0]}" if whys else "nothing to compare with"
-        scores = {i: Score(values[i], why if values[i] is None else None) for i in self.asked(row)}
-        return self.every(row, scores)
+def _by_order(sides: Sides) -> Sides:
+    """The votes of several rounds of asking, by the order of showing."""
+    return [[vote for side in sides for vote in side if vote.shown == shown] for shown in ("ab", "ba")]

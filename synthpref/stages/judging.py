@@ -5,21 +5,40 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from synthpref.core.expected import MIN_MASS, NO_TOKENS, TOP, expected_score, spoken
 from synthpref.core.parse import Parsed, Scale, parse_score
-from synthpref.core.seam import Ask, Completion
+from synthpref.core.seam import Ask, Capability, Completion
 from synthpref.core.stage import PROMPT, PromptName, RowStage
 from synthpref.core.types import Row, Sample, Score, Vote
+from synthpref.core.votes import TieRule, pool
 from synthpref.stages.asking import Question, Reply
 from synthpref.stages.own_words import own_verdict
 
 RUBRICS = "judge/rubrics/"
 EMPTY = Score(None, why="empty response")
 NO_REFERENCE = Score(None, why="no reference on the row")
+NO_RUBRIC = Score(None, why="no rubric on the row")
 REASONING = ("reasoning", "two or three sentences")
+
+Place = Literal["before", "after", "none"]
+
+
+class Column(BaseModel):
+    """A text that each row brings along."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    column: str = Field(min_length=1)
+    """The source's column that holds it."""
+
+    def of(self, row: Row) -> str | None:
+        """The row's text; None where it has none."""
+        text = row.meta.get(self.column)
+        return text if isinstance(text, str) and text.strip() else None
 
 
 class Judging(RowStage):
@@ -27,6 +46,9 @@ class Judging(RowStage):
 
     reference: bool = False
     """Show the judge the row's reference answer as one known to be good. A row without one gets no scores."""
+    reasoning: Place = "before"
+    """Where the judge gives its reasons: "before" the verdict, which then follows from them; "after" it, so that
+    the verdict is the first thing said; or "none"."""
     reask: PromptName = "judge/reask"
     """The template that follows a reply which could not be parsed."""
     again: int = Field(default=1, ge=0)
@@ -46,25 +68,51 @@ class Judging(RowStage):
 
     def asked(self, row: Row) -> list[int]:
         """The indices of the samples that can be judged."""
-        return [] if self.reference and row.reference is None else present(row.samples)
+        return [] if self.lacking(row) else present(row.samples)
+
+    def lacking(self, row: Row) -> Score | None:
+        """What all samples get where the row lacks what its judge is to be shown."""
+        return NO_REFERENCE if self.reference and row.reference is None else None
 
     def every(self, row: Row, made: Mapping[int, Score]) -> list[Score]:
         """A Score for each sample: those made, by index, and the reason for each that was not asked about."""
-        return [made.get(i, EMPTY if sample.empty else NO_REFERENCE) for i, sample in enumerate(row.samples)]
+        left = self.lacking(row) or EMPTY
+        return [made.get(i, EMPTY if sample.empty else left) for i, sample in enumerate(row.samples)]
 
     def shared(self, row: Row) -> dict[str, Any]:
         """The template values that any judge prompt has."""
-        return {"prompt": row.prompt_text, "reference": row.reference if self.reference else None}
+        reference = row.reference if self.reference else None
+        return {"prompt": row.prompt_text, "reference": reference, "reasoning": self.reasoning}
+
+    def form(self, properties: Mapping[str, Any], words: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+        """`verdict_form` with the reasons where this judge gives them."""
+        return verdict_form(properties, words, self.reasoning)
 
 
 class Judged(Judging):
     """Base of the judges that go by one criterion."""
 
-    rubric: str = Field(default="helpfulness", min_length=1)
-    """What to judge by: the name of a rubric in prompts/judge/rubrics, or the criterion in your own words."""
+    rubric: Annotated[str, Field(min_length=1)] | Column = "helpfulness"
+    """What to judge by: the name of a rubric in prompts/judge/rubrics, the criterion in your own words, or
+    {column: NAME} for a criterion of each row's own, from that column of the source. A row that has none there
+    gets no scores."""
+
+    def needs(self) -> set[str]:
+        own = {f"meta:{self.rubric.column}"} if isinstance(self.rubric, Column) else set()
+        return super().needs() | own
 
     def criteria(self) -> list[tuple[str, str]]:
-        return [("rubric", self.rubric)]
+        return [("rubric", self.rubric)] if isinstance(self.rubric, str) else []
+
+    def lacking(self, row: Row) -> Score | None:
+        missing = isinstance(self.rubric, Column) and self.rubric.of(row) is None
+        return NO_RUBRIC if missing else super().lacking(row)
+
+    def criterion(self, row: Row, ask: Ask) -> dict[str, Any]:
+        """The template values that tell the criterion. `own` says that it came with the row: others wrote it."""
+        if isinstance(self.rubric, Column):
+            return {"rubric": self.rubric.of(row), "own": True}
+        return {"rubric": criterion(self.rubric, ask), "own": False}
 
 
 class Numbered(Judging):
@@ -99,21 +147,87 @@ class Scaled(Judged, Numbered):
     """Base of the judges that give a number by one criterion."""
 
     def point_question(
-        self, row: Row, sample: Sample, ask: Ask, prompt: str, model: str, n: int = 1
+        self,
+        row: Row,
+        sample: Sample,
+        ask: Ask,
+        prompt: str,
+        model: str,
+        n: int = 1,
+        *,
+        min_mass: float | None = None,
     ) -> Question[float]:
-        """What to ask about one sample, for one score a reply."""
-        values = {**self.shared(row), **self.limits(), "rubric": criterion(self.rubric, ask)}
+        """What to ask about one sample, for one score a reply. With `min_mass` it is the expectation over the
+        verdict's tokens, where the scale has so much probability."""
+        values = {**self.shared(row), **self.limits(), **self.criterion(row, ask)}
         schema, words = self.number()
-        response_format, shape = verdict_form({"score": schema}, {"score": words})
+        response_format, shape = self.form({"score": schema}, {"score": words})
+
+        def read(text: str) -> dict[str, Parsed[float]]:
+            return {"": parse_score(text, self.scale, integer=self.integer)}
 
         def parse(completion: Completion) -> Parsed[float]:
-            def read(text: str) -> dict[str, Parsed[float]]:
-                return {"": parse_score(text, self.scale, integer=self.integer)}
-
-            return own_verdict(completion.text, [sample.text], read)[""]
+            if min_mass is None:
+                return own_verdict(completion.text, [sample.text], read)[""]
+            tokens = completion.logprobs or ()
+            said = own_verdict(spoken(tokens), [sample.text], read)[""] if tokens else NO_TOKENS
+            return expected_score(tokens, said, self.scale, min_mass=min_mass)
 
         messages = ask.prompt(prompt, response=sample.text, shape=shape, **values)
-        return Question(messages, parse, model, shape, n, response_format)
+        logprobs = None if min_mass is None else TOP
+        return Question(messages, parse, model, shape, n, response_format, logprobs)
+
+
+class Extracted(Scaled):
+    """Base of the judges whose verdicts can be taken in several ways."""
+
+    repeats: int = Field(default=1, ge=1)
+    """Replies to each question."""
+    extract: Literal["sampled", "majority", "expected"] = "sampled"
+    """How replies become a verdict: the mean of what they say ("sampled"), what most of the repeats say
+    ("majority"), or the mean of what each might have said, weighted by the probabilities of the alternatives at
+    the verdict's token ("expected", needs logprobs)."""
+    min_mass: float = Field(default=MIN_MASS, gt=0, le=1)
+    """For extract: expected: the least probability that the allowed verdicts must have between them."""
+
+    @model_validator(mode="after")
+    def _extracted(self) -> Self:
+        if self.extract == "majority" and self.repeats < 2:
+            raise ValueError("extract: majority counts the repeats' verdicts; set repeats to 2 or more")
+        if self.extract == "expected" and not self.integer:
+            raise ValueError("extract: expected works on whole numbers; leave integer: true")
+        if self.extract == "expected" and self.scale[0] < 0:
+            raise ValueError("extract: expected works on scales from 0 up; shift the scale")
+        if self.extract != "expected" and "min_mass" in self.model_fields_set:
+            raise ValueError("min_mass is for extract: expected; remove it, or set that")
+        return self
+
+    @property
+    def expects(self) -> float | None:
+        """The least mass for an expectation over tokens; None where verdicts are taken as they were written."""
+        return self.min_mass if self.extract == "expected" else None
+
+    def abilities(self) -> set[Capability]:
+        """What a role must be able to do to judge."""
+        return {"chat", "logprobs"} if self.extract == "expected" else {"chat"}
+
+
+class Tallied(Extracted):
+    """Base of the judges whose verdict on a response is a number, made of several where there are repeats."""
+
+    tie: TieRule = "abstain"
+    """For extract: majority: where several scores are named most often, "abstain" (no score), or the "lowest",
+    "highest" or "mean" of those."""
+
+    @model_validator(mode="after")
+    def _tallied(self) -> Self:
+        if self.extract != "majority" and "tie" in self.model_fields_set:
+            raise ValueError("tie is for extract: majority; remove it, or set that")
+        return self
+
+    def tally(self, votes: Sequence[Vote]) -> Score:
+        """The votes' one Score."""
+        return pool(votes, "multimode" if self.extract == "majority" else "mean", tie=self.tie)
 
 
 def is_name(rubric: str) -> bool:
@@ -126,12 +240,17 @@ def criterion(rubric: str, ask: Ask) -> str:
     return ask.prompt(RUBRICS + rubric)[0]["content"] if is_name(rubric) else rubric
 
 
-def verdict_form(properties: Mapping[str, Any], words: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """The response_format for a verdict with these properties after its reasoning, and the JSON in words."""
-    body = {REASONING[0]: {"type": "string"}, **properties}
+def verdict_form(
+    properties: Mapping[str, Any], words: Mapping[str, str], reasoning: Place = "before"
+) -> tuple[dict[str, Any], str]:
+    """The response_format for a verdict with these properties and its reasoning, and the JSON in words."""
+    name, length = REASONING
+    given = {name: {"type": "string"}}
+    before, after = (given if reasoning == place else {} for place in ("before", "after"))
+    body = {**before, **properties, **after}
     schema = {"type": "object", "properties": body, "required": list(body), "additionalProperties": False}
-    shown = ", ".join(f'"{key}": {text}' for key, text in words.items())
-    shape = f'{{"{REASONING[0]}": "<{REASONING[1]}>", {shown}}}'
+    said = {name: f'"<{length}>"', **words}
+    shape = "{" + ", ".join(f'"{key}": {said[key]}' for key in body) + "}"
     return {
         "type": "json_schema",
         "json_schema": {"name": "verdict", "strict": True, "schema": schema},

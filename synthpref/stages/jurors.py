@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from synthpref.core import reliability
-from synthpref.core.seam import Ask
-from synthpref.core.stage import PromptName, Role
+from synthpref.core.seam import Ask, Capability
+from synthpref.core.stage import Calls, PromptName, Role
 from synthpref.core.types import Vote
 from synthpref.core.votes import NOT_ASKED, Rule
-from synthpref.stages.judging import Judged
+from synthpref.stages.judging import Extracted
 
 Thing = TypeVar("Thing", bound=Hashable)
 Wave = Sequence[tuple[Thing, "Juror"]]
@@ -33,8 +33,8 @@ class Juror(BaseModel):
     """The role that judges."""
     name: str = Field(default="", min_length=1)
     """The juror's name in votes and reports; the role's where it is not given."""
-    n: int = Field(default=1, ge=1)
-    """Replies to each question. Together they are one vote."""
+    repeats: int | None = Field(default=None, ge=1)
+    """Replies to each question, if not as many as the jury's `repeats`. Together they are one vote."""
     rubric: str | None = Field(default=None, min_length=1)
     """What this juror judges by, if not by the jury's `rubric`."""
     prompt: PromptName | None = None
@@ -61,12 +61,12 @@ def _by_role(juror: Any) -> Any:
 Seat = Annotated[Juror, BeforeValidator(_by_role, json_schema_input_type=str | Juror)]
 
 
-class Bench(Judged):
+class Bench(Extracted):
     """Base of the juries. A juror whose reply cannot be parsed casts no vote: it counts as nothing, neither low
     nor as a tie."""
 
     judges: tuple[Seat, ...] = Field(min_length=2)
-    """The jurors, in the order in which they are asked: names of roles, or {model, name, n, rubric, prompt}. Each
+    """The jurors, in the order in which they are asked: names of roles, or {model, name, repeats, rubric, prompt}. Each
     has one vote."""
     at_least: int = Field(default=1, ge=1)
     """Jurors whose vote must have a value, or there is no outcome."""
@@ -93,6 +93,16 @@ class Bench(Judged):
         if reducer == WEIGHED and not reliability.available():
             raise ValueError(f"reducer: {reliability.EXTRA}")
         return self
+
+    def requires(self) -> dict[str, set[Capability]]:
+        return {juror.model: self.abilities() for juror in self.judges}
+
+    def calls(self, requests: float, reads: float) -> tuple[Calls, ...]:
+        """So many requests to each juror."""
+        return tuple(Calls(j.model, requests, n=self.replies(j), reads=reads) for j in self.judges)
+
+    def replies(self, juror: Juror) -> int:
+        return juror.repeats or self.repeats
 
     def criteria(self) -> list[tuple[str, str]]:
         own = [(f"judges[{i}].rubric", juror.rubric) for i, juror in enumerate(self.judges) if juror.rubric]

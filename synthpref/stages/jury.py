@@ -8,16 +8,16 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Calls, Load, PromptName, Stage
+from synthpref.core.stage import Load, PromptName, Stage
 from synthpref.core.types import Row, Score, Vote
 from synthpref.core.votes import Reducer, Rule, ballots, pool
 from synthpref.stages.asking import ask_all
-from synthpref.stages.judging import Scaled, vote
+from synthpref.stages.judging import vote
 from synthpref.stages.jurors import NOT_WEIGHED, WEIGHED, Bench, Wave
 from synthpref.stages.weighing import MOST_LABELS, WeighScores
 
 
-class Jury(Bench, Scaled):
+class Jury(Bench):
     """Several judges score each response on one scale, each by itself, and their votes make one score.
 
     A juror whose reply cannot be parsed casts no vote: it is counted neither low nor as a tie. With
@@ -39,15 +39,16 @@ class Jury(Bench, Scaled):
     """The template, the same for all jurors that have none of their own."""
 
     @model_validator(mode="after")
-    def _few_labels(self) -> Self:
-        if self.reducer == WEIGHED and not (
-            self.integer
-            and self.scale[1] - self.scale[0] < MOST_LABELS
-            and all(j.n == 1 for j in self.judges)
-        ):
+    def _sensible(self) -> Self:
+        if self.extract == "majority":
+            raise ValueError("extract: majority is for one judge's repeats; a juror's are averaged")
+        if self.extract == "expected" and self.reducer in ("majority", "multimode", WEIGHED):
+            raise ValueError(f"reducer: {self.reducer} counts equal scores, and expectations hardly ever are")
+        few = self.integer and self.scale[1] - self.scale[0] < MOST_LABELS
+        if self.reducer == WEIGHED and not (few and all(self.replies(j) == 1 for j in self.judges)):
             raise ValueError(
-                f"reducer: dawid_skene takes whole numbers on a scale of at most {MOST_LABELS}, and one reply of "
-                "each juror; [1, 5] suits it"
+                f"reducer: dawid_skene takes whole numbers, at most {MOST_LABELS} on the scale, and one reply of "
+                "each juror; scale: [1, 5] suits it"
             )
         return self
 
@@ -56,8 +57,7 @@ class Jury(Bench, Scaled):
 
     def load(self, samples: int) -> Load:
         """All jurors, also where some may not be asked."""
-        reads = 1 + self.reference
-        return Load(samples, tuple(Calls(j.model, samples, n=j.n, reads=reads) for j in self.judges))
+        return Load(samples, self.calls(samples, reads=1 + self.reference))
 
     def expand(self) -> Sequence[Stage]:
         weigh = WeighScores(name=self.name, at_least=self.at_least)
@@ -67,7 +67,13 @@ class Jury(Bench, Scaled):
         async def hear(wave: Wave[int]) -> list[list[Vote]]:
             questions = [
                 self.told(juror).point_question(
-                    row, row.samples[i], ask, juror.prompt or self.prompt, juror.model, juror.n
+                    row,
+                    row.samples[i],
+                    ask,
+                    juror.prompt or self.prompt,
+                    juror.model,
+                    self.replies(juror),
+                    min_mass=self.expects,
                 )
                 for i, juror in wave
             ]
@@ -85,7 +91,10 @@ class Jury(Bench, Scaled):
     def all_votes(self, cast: Sequence[Sequence[Vote]], ask: Ask) -> list[Vote]:
         """The votes on one response, those of jurors that were not asked among them."""
         votes = [vote for mine in cast for vote in mine]
-        return [*votes, *(v for juror in self.judges[len(cast) :] for v in juror.silent(ask, juror.n))]
+        return [
+            *votes,
+            *(v for juror in self.judges[len(cast) :] for v in juror.silent(ask, self.replies(juror))),
+        ]
 
     def _rule(self) -> Rule:
         return Rule("mean" if self.reducer == WEIGHED else self.reducer, self.tie, self.at_least)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from synthpref.core.schedule import Meeting
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Calls, Load, PromptName, Stage
+from synthpref.core.stage import Load, Stage
 from synthpref.core.types import Comparison, Row, Vote
-from synthpref.core.votes import Disagreement, Rule, verdict, winner
+from synthpref.core.verdicts import leaning
+from synthpref.core.votes import Rule
 from synthpref.stages.asking import ask_all
-from synthpref.stages.comparing import Comparing, comparison, pair_vote
+from synthpref.stages.comparing import comparison, pair_vote
 from synthpref.stages.jurors import WEIGHED, Bench, Wave
-from synthpref.stages.rating import Method, rated
-from synthpref.stages.weighing import WeighComparisons
-
-Duo = tuple[int, int]
+from synthpref.stages.tournament import Tournament
+from synthpref.stages.weighing import WeighComparisons, juror_verdict
 
 
-class JuryPair(Bench, Comparing):
+class JuryPair(Bench, Tournament):
     """Several judges compare responses two at a time, each in both orders; the jury's winner follows from their
     votes, and each response gets a score from its wins.
 
@@ -33,11 +32,7 @@ class JuryPair(Bench, Comparing):
 
     name: str = Field(default="voted", min_length=1)
     """The name of the comparisons and of the score."""
-    against: int | None = Field(default=None, ge=0)
-    """Compare each response with the one at this index only, in place of all with all."""
-    swap: bool = True
-    """Each juror is asked in both orders. Without it, one order is drawn by lot for each juror and two responses."""
-    disagree: Disagreement = "tie"
+    disagree: Literal["tie", "average"] = "tie"
     """What a juror's vote is whose two orders differ: a "tie" (MT-Bench, arXiv:2306.05685), or the "average" of
     its verdicts, which for majority and multimode is the side that it leans to."""
     reducer: Literal["majority", "multimode", "mean", "dawid_skene"] = "majority"
@@ -47,81 +42,76 @@ class JuryPair(Bench, Comparing):
     tie: Literal["tie", "abstain", "first"] = "tie"
     """Where there is no majority, or no single mode: a "tie", no outcome ("abstain"), or the verdict of the "first"
     juror that named one of the tied ones."""
-    score: Method = "bradley_terry"
-    """How outcomes become a score: strengths in log-odds (0 is the row's average), the share of wins with a tie as
-    half, or Elo ratings."""
-    prior: float = Field(default=0.1, gt=0)
-    """For bradley_terry: how many drawn games against an average response each one starts with."""
-    prompt: PromptName = "judge/pair"
-    """The template, the same for all jurors that have none of their own."""
 
-    def gives(self) -> set[str]:
-        return {f"score:{self.name}", f"comparisons:{self.name}"}
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.reducer == WEIGHED and self.schedule == "swiss":
+            raise ValueError("schedule: swiss goes by outcomes, and dawid_skene has none before the end")
+        if self.reducer in ("mean", WEIGHED) and "tie" in self.model_fields_set:
+            raise ValueError("tie is for reducer: majority or multimode; remove it, or set one of these")
+        return self
 
     def load(self, samples: int) -> Load:
         """All jurors, also where some may not be asked."""
-        pairs = samples * (samples - 1) / 2 if self.against is None else max(0, samples - 1)
-        requests = pairs * (2 if self.swap else 1)
-        reads = 2 + self.reference
-        return Load(samples, tuple(Calls(j.model, requests, n=j.n, reads=reads) for j in self.judges))
+        return Load(samples, self.calls(self.questions(samples), reads=2 + self.reference))
 
     def expand(self) -> Sequence[Stage]:
+        if self.reducer != WEIGHED:
+            return [self]
         weigh = WeighComparisons(
-            name=self.name, at_least=self.at_least, disagree=self.disagree, score=self.score, prior=self.prior
+            name=self.name,
+            at_least=self.at_least,
+            disagree=self.disagree,
+            by_majority=self.extract == "majority",
+            score=self.score,
+            prior=self.prior,
         )
-        return [self, weigh] if self.reducer == WEIGHED else [self]
+        return [self, weigh]
 
     async def run(self, row: Row, ask: Ask) -> Row:
-        pairs = self._schedule(row)
-        orders = {(duo, j.title): self._orders(duo, ask) for duo in pairs for j in self.judges}
+        made: list[Comparison] = []
+        for wave in self.waves(self.asked(row), made, ask):
+            made += await self._meet(row, wave, ask)
+        row = replace(row, comparisons=(*row.comparisons, *made))
+        return row.scored(self.name, self.scored(row, made))
 
-        async def hear(wave: Wave[Duo]) -> list[list[Vote]]:
+    async def _meet(self, row: Row, pairs: Sequence[Meeting], ask: Ask) -> list[Comparison]:
+        orders = {(pair, juror.title): self.orders(pair, ask) for pair in pairs for juror in self.judges}
+
+        async def hear(wave: Wave[Meeting]) -> list[list[Vote]]:
             questions = [
-                self.told(j).pair_question(row, first, second, ask, j.prompt or self.prompt, j.model, j.n)
-                for duo, j in wave
-                for first, second in orders[duo, j.title]
+                self.told(j).pair_question(
+                    row, first, second, ask, j.prompt or self.prompt, j.model, self.replies(j)
+                )
+                for pair, j in wave
+                for first, second in orders[pair, j.title]
             ]
             replies = iter(await ask_all(ask, questions, again=self.again, reask=self.reask))
             return [
                 [
-                    j.named(pair_vote(ask.info(j.model).name, reply, swapped=first != duo[0]))
-                    for first, _ in orders[duo, j.title]
+                    j.named(pair_vote(ask.info(j.model).name, reply, swapped=first != pair[0]))
+                    for first, _ in orders[pair, j.title]
                     for reply in next(replies)
                 ]
-                for duo, j in wave
+                for pair, j in wave
             ]
 
         heard = await self.poll(pairs, hear, self._ballot, self._rule(), (0.0, 1.0))
-        made = [self._outcome(duo, cast, ask) for duo, cast in heard.items()]
-        row = replace(row, comparisons=(*row.comparisons, *made))
-        return row.scored(
-            self.name, self.every(row, rated(row, self.asked(row), made, self.score, self.prior))
-        )
-
-    def _schedule(self, row: Row) -> list[Duo]:
-        there = self.asked(row)
-        if self.against is None:
-            return list(combinations(there, 2))
-        return [(i, self.against) for i in there if i != self.against] if self.against in there else []
-
-    def _orders(self, duo: Duo, ask: Ask) -> list[Duo]:
-        a, b = duo
-        if self.swap:
-            return [(a, b), (b, a)]
-        return [(a, b) if ask.rng.random() < 0.5 else (b, a)]
+        return [self._settled(pair, cast, ask) for pair, cast in heard.items()]
 
     def _ballot(self, votes: Sequence[Vote]) -> float | None:
-        said = verdict(votes, self.disagree)
-        return said if said is None or self.reducer == "mean" else winner(said)
+        said = juror_verdict(votes, self.disagree, by_majority=self.extract == "majority")
+        return said if said is None or self.reducer == "mean" else leaning(said)
 
     def _rule(self) -> Rule:
         return Rule("mean" if self.reducer == WEIGHED else self.reducer, self.tie, self.at_least)
 
-    def _outcome(self, duo: Duo, cast: Sequence[Sequence[Vote]], ask: Ask) -> Comparison:
-        """The jury's outcome; without one yet where the votes are still to be weighed."""
+    def _settled(self, pair: Meeting, cast: Sequence[Sequence[Vote]], ask: Ask) -> Comparison:
+        """The jury's outcome; none yet where the votes are still to be weighed."""
         values = [value for votes in cast if (value := self._ballot(votes)) is not None]
         p = None if self.reducer == WEIGHED else self._rule().outcome(values)
         votes = [vote for mine in cast for vote in mine]
         sides = [[vote for vote in votes if vote.shown == order] for order in ("ab", "ba")]
-        silent = [v for j in self.judges[len(cast) :] for v in j.silent(ask, j.n * (2 if self.swap else 1))]
-        return replace(comparison(self.name, *duo, sides), p=p, votes=(*votes, *silent))
+        orders = 2 if self.swap else 1
+        silent = [v for j in self.judges[len(cast) :] for v in j.silent(ask, self.replies(j) * orders)]
+        return replace(comparison(self.name, *pair, sides), p=p, votes=(*votes, *silent))

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from synthpref.core.reliability import Observation, Weighed, dawid_skene
 from synthpref.core.stage import Barrier
 from synthpref.core.types import Comparison, Row, Score, Vote
-from synthpref.core.votes import Disagreement, by_voter, too_few, verdict, winner
-from synthpref.stages.rating import Method, rated
+from synthpref.core.verdicts import Disagree, leaning, outcome
+from synthpref.core.votes import by_voter, too_few
+from synthpref.stages.comparing import values_of
+from synthpref.stages.tournament import Method, rated
 
 MOST_LABELS = 10
 """Numbers on a scale. A juror's table has the square of it in entries, each to be learned from its votes."""
@@ -45,6 +47,13 @@ class _Polled:
         """The votes, each with its juror's reliability."""
         known = {juror: weighed.reliability[place] for juror, place in self.jurors.items()}
         return tuple(replace(vote, reliability=known.get(vote.role)) for vote in votes)
+
+
+def juror_verdict(votes: Sequence[Vote], disagree: Disagree, *, by_majority: bool) -> float | None:
+    """What one juror says of two responses by its votes in one order or both; None where it says nothing."""
+    shown = dict.fromkeys(vote.shown for vote in votes if vote.asked)
+    sides = [[vote for vote in votes if vote.shown == order] for order in shown]
+    return outcome(values_of(sides), disagree=disagree, by_majority=by_majority)
 
 
 def _values(votes: Sequence[Vote]) -> list[tuple[str, float]]:
@@ -85,7 +94,8 @@ class WeighComparisons(Barrier):
 
     name: str
     at_least: int
-    disagree: Disagreement
+    disagree: Disagree
+    by_majority: bool
     score: Method
     prior: float
 
@@ -109,8 +119,11 @@ class WeighComparisons(Barrier):
         return (comparison for comparison in row.comparisons if comparison.name == self.name)
 
     def _ballots(self, comparison: Comparison) -> list[tuple[str, float]]:
-        cast = ((votes[0].role, verdict(votes, self.disagree)) for votes in by_voter(comparison.votes))
-        return [(juror, winner(value)) for juror, value in cast if value is not None]
+        cast = (
+            (votes[0].role, juror_verdict(votes, self.disagree, by_majority=self.by_majority))
+            for votes in by_voter(comparison.votes)
+        )
+        return [(juror, leaning(value)) for juror, value in cast if value is not None]
 
     def _settled(
         self, comparison: Comparison, one: float, other: float, polled: _Polled, weighed: Weighed

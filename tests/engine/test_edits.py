@@ -128,6 +128,9 @@ SCALED = JUDGED | {"scale": Edit({"scale": [1, 5]}, ASKS), "integer": Edit({"int
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
+    "min_p": Edit({"min_p": 0.6}, FREE),
+    "min_p_low": Edit({"min_p_low": 0.5}, FREE),
+    "min_agreement": Edit({"min_agreement": 1}, FREE),
     "truncated": Edit({"truncated": "keep"}, FREE),
 }
 MOST = {"max_pairs": Edit({"max_pairs": 2}, FREE, {"max_pairs": 1})}

@@ -20,18 +20,34 @@ FOLDER = shipped("prompts") / "judge"
 RUBRICS = sorted(path.stem for path in (FOLDER / "rubrics").glob("*.j2"))
 COMMON = {"prompt": "P?", "reference": None, "shape": '{"x": 1}'}
 SCALED = {**COMMON, "low": "1", "high": "10"}
+BY = {"rubric": "R", "own": False, "reasoning": "before"}
+TWO = {"ties": True, "response_a": "X", "response_b": "Y"}
+SPOKEN = {"prompt": "P?", "reference": None, "rubric": "R", "own": False}
+DEBATE = {
+    "responses": ["X", "Y"],
+    "speaker": "the sceptic",
+    "character": "You ask for proof.",
+    "speeches": ["S", "T"],
+    "speakers": ["The reader, round 1", "The sceptic, round 1"],
+}
 VALUES: dict[str, dict[str, Any]] = {
-    "point": {**SCALED, "rubric": "R", "response": "X"},
+    "point": {**SCALED, **BY, "response": "X"},
     "aspects": {**SCALED, "aspects": {"wit": "W", "depth": "D"}, "response": "X"},
-    "pair": {**COMMON, "rubric": "R", "ties": True, "response_a": "X", "response_b": "Y"},
-    "list": {**SCALED, "rubric": "R", "responses": ["X", "Y", "Z"]},
+    "pair": {**COMMON, **BY, **TWO},
+    "pair_scores": {**SCALED, **BY, **TWO},
+    "list": {**SCALED, **BY, "ties": True, "responses": ["X", "Y", "Z"]},
+    "debate": {**SPOKEN, **DEBATE, "round": "2", "rounds": "2", "words": "99"},
+    "debate_verdict": {**SCALED, **BY, **DEBATE},
     "reask": {"why": "no verdict found", "shape": '{"x": 1}'},
 }
 LABELS = {
     "point": ["prompt", "response"],
     "aspects": ["prompt", "response"],
     "pair": ["prompt", "response A", "response B"],
+    "pair_scores": ["prompt", "response A", "response B"],
     "list": ["prompt", "response 1", "response 2", "response 3"],
+    "debate": ["prompt", "response 1", "response 2", "speech 1", "speech 2"],
+    "debate_verdict": ["prompt", "response 1", "response 2", "speech 1", "speech 2"],
     "reask": [],
 }
 
@@ -51,7 +67,7 @@ def test_each_renders_strictly_with_its_fences_and_ends_with_the_shape(prompts: 
     messages = prompts.render(f"judge/{name}", VALUES[name])
     user = messages[-1]["content"]
     assert [label for label, _ in fenced(user)] == LABELS[name]
-    assert user.endswith('{"x": 1}')
+    assert user.endswith('{"x": 1}') or "shape" not in VALUES[name]
     assert "{%" not in user
     assert "{{" not in user
     assert "\n\n\n\n" not in user
@@ -61,7 +77,7 @@ def test_each_renders_strictly_with_its_fences_and_ends_with_the_shape(prompts: 
         assert "Length is neither a merit nor a fault" in messages[0]["content"]
         assert not re.search(r"\S- |[^\n]\n\n- ", messages[0]["content"])
         with_reference = prompts.render(f"judge/{name}", {**VALUES[name], "reference": "Gold"})
-        assert [label for label, _ in fenced(with_reference[-1]["content"])] == [*LABELS[name], "reference"]
+        assert sorted(dict(fenced(with_reference[-1]["content"]))) == sorted([*LABELS[name], "reference"])
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -79,8 +95,9 @@ def test_each_rubric_is_one_paragraph(prompts: Prompts, name: str) -> None:
     assert "\n" not in message["content"]
 
 
-def test_pair_is_the_same_for_both_places(prompts: Prompts) -> None:
-    one = prompts.render("judge/pair", {**VALUES["pair"], "response_a": "same", "response_b": "same"})
+@pytest.mark.parametrize("name", ["pair", "pair_scores"])
+def test_pair_is_the_same_for_both_places(prompts: Prompts, name: str) -> None:
+    one = prompts.render(f"judge/{name}", {**VALUES[name], "response_a": "same", "response_b": "same"})
     text = one[-1]["content"]
     assert text.replace(fence("same", "response A"), "#", 1).count(fence("same", "response B")) == 1
     assert "drawn by lot" in one[0]["content"]

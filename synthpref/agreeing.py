@@ -16,11 +16,11 @@ from synthpref import __version__, job
 from synthpref.core.assess import assess
 from synthpref.core.errors import Problem, RecipeError, RunStopped
 from synthpref.core.export import Exporter
+from synthpref.core.judged import Table
 from synthpref.core.juries import Choice
 from synthpref.core.labelled import Labelled
 from synthpref.core.measure import Figures, Settings
 from synthpref.core.source import Samples, Source
-from synthpref.core.judged import Table
 from synthpref.engine import recipe as recipes
 from synthpref.engine.folder import finished, replaced, write_json
 from synthpref.engine.recipe import Recipe, Use

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from synthpref.core.agreement import kappa
 from synthpref.core.intervals import alpha_estimate
+from synthpref.core.judged import NONE, TIE, Codes, Floats, JudgeTable
 from synthpref.core.measure import FEW, Figures, Measure, present
 from synthpref.core.stats import mean
-from synthpref.core.judged import NONE, TIE, Codes, Floats, JudgeTable
 
 
 def among_people(measure: Measure) -> Figures:

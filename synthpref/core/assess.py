@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from synthpref.core import bias
 from synthpref.core.annotators import among_people, with_people
+from synthpref.core.judged import NONE, JudgeTable, Table, failures
 from synthpref.core.juries import Choice, best_juries
 from synthpref.core.measure import Figures, Measure, Settings
 from synthpref.core.panel import agreed, between, ranking
-from synthpref.core.judged import NONE, JudgeTable, Table, failures
 
 
 def assess(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from synthpref.core.agreement import spearman
 from synthpref.core.families import family_of
 from synthpref.core.intervals import alpha_estimate
+from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes
 from synthpref.core.measure import Figures, Mask, Measure
 from synthpref.core.ranking import length_controlled, logistic
-from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes
 
 LEAST = 10
 """Fewer comparisons than this say nothing of a model or a family."""

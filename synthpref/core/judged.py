@@ -46,6 +46,8 @@ class JudgeTable:
     cost: float | None = None
     """USD a judgment of one item, all its calls together."""
     family: str | None = None
+    of_jurors: bool = False
+    """Whether it is a jury whose jurors stand beside it, each as a judge of its own."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthpref.core.agreement import kappa_of, ratio
+from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, mean_scores
 from synthpref.core.measure import Figures, Measure
 from synthpref.core.panel import adjusted, compared
-from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, mean_scores
 from synthpref.core.votes import Rule
 
 RULES: dict[str, Rule | None] = {
@@ -85,7 +85,9 @@ def jury_labels(
 
 def best_juries(measure: Measure, choice: Choice) -> Figures:
     """All juries by size; the best, what to expect of it, and the cheapest that is not significantly worse."""
-    names = tuple(choice.judges or measure.verdicts)
+    names = tuple(choice.judges or measure.single)
+    if unknown := [name for name in names if name not in measure.verdicts]:
+        return {"skipped": f"there is no judge {unknown[0]!r}; there is: {', '.join(measure.verdicts)}"}
     if len(names) < 2 or not measure.table.pairs or not (measure.gold != NONE).any():
         return {}
     if (count := too_many(names, choice.sizes)) > 0:
@@ -134,6 +136,10 @@ def best_juries(measure: Measure, choice: Choice) -> Figures:
     equal = [i for i, line in zip(rivals, found["best_against"], strict=True) if not line["better"]]
     cheapest = min([best, *equal], key=lambda i: (costs[i], -kappas[i]))
     found["cheapest_not_worse"] = describe(cheapest)
+    found["all"] = [
+        {"judges": [names[j] for j in jury], "kappa": _known(kappa), "accuracy": _known(accuracy)}
+        for jury, kappa, accuracy in zip(juries, kappas.tolist(), accuracies.tolist(), strict=True)
+    ]
     return found
 
 
@@ -255,6 +261,10 @@ def _summary(
     }
 
 
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
 def _costs(measure: Measure, names: Sequence[str], juries: Sequence[tuple[int, ...]]) -> tuple[Floats, str]:
     """What each jury costs a judgment in USD; where that is not known of every judge, how many jurors it has."""
     price = {judge.name: judge.cost for judge in measure.table.judges}
@@ -281,10 +291,13 @@ def _describer(
     def describe(i: int) -> Figures:
         said = jury_labels(measure, panel.names, [juries[i]], rule)[0]
         both = (said != NONE) & (measure.gold != NONE)
+        decided = both & (said != TIE) & (measure.gold != TIE)
         return {
             "judges": [panel.names[j] for j in juries[i]],
             "kappa": measure.kappa(said, measure.gold, both),
             "accuracy": measure.accuracy(said, measure.gold, both),
+            "kappa_two_way": measure.kappa(said, measure.gold, decided),
+            "accuracy_two_way": measure.accuracy(said, measure.gold, decided),
             "coverage": measure.share(said != NONE, measure.gold != NONE),
             "cost": float(costs[i]),
         }

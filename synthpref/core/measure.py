@@ -65,6 +65,8 @@ class Measure:
         self._shift = max(0, math.ceil(-min(lows, default=0.0)) + 1)
         self.gold = self.labels(table.gold)
         self.verdicts = {judge.name: self.verdict(judge) for judge in table.judges}
+        self.single = [judge.name for judge in table.judges if not judge.of_jurors]
+        """Judges that are no jury of others that are there."""
         self.alone = len(set(table.prompts)) == len(table.prompts)
 
     def verdict(self, judge: JudgeTable) -> Codes:

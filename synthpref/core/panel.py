@@ -10,13 +10,13 @@ import numpy as np
 
 from synthpref.core.agreement import kappa
 from synthpref.core.intervals import alpha_estimate, holm, kappa_difference, mcnemar
-from synthpref.core.measure import FEW, Figures, Measure
 from synthpref.core.judged import NONE, Codes
+from synthpref.core.measure import FEW, Figures, Measure
 
 
 def between(measure: Measure) -> Figures:
     """How well the judges agree among themselves."""
-    names = list(measure.verdicts)
+    names = measure.single
     if len(names) < 2:
         return {}
     stacked = np.stack([measure.verdicts[name] for name in names], axis=1)
@@ -36,7 +36,7 @@ def between(measure: Measure) -> Figures:
 def agreed(measure: Measure) -> list[Figures]:
     """What is left, and how right it is, when only those items are kept on which at least k of the judges name
     one label, and no other label so often."""
-    names = list(measure.verdicts)
+    names = measure.single
     m = len(names)
     labelled = measure.gold != NONE
     if m < 2 or not labelled.any() or not measure.table.pairs:

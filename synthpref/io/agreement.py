@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,11 @@ def chance(p: float | None) -> str:
 
 
 def money(cost: float | None) -> str:
-    return "–" if cost is None else f"${cost:.2g}" if cost < 0.01 else f"${cost:.3f}"
+    """$0.000075, $0.0042, $1.20: to two digits."""
+    if cost is None:
+        return "–"
+    digits = 2 if cost >= 1 or cost <= 0 else 1 - math.floor(math.log10(cost))
+    return f"${cost:.{digits}f}"
 
 
 def by_kappa(found: Figures) -> list[tuple[str, Figures]]:

@@ -112,10 +112,21 @@ def _juries(found: Figures) -> Iterator[str]:
                 yield f"That jury is {word} {single} alone."
     else:
         yield f"No jury of these has a higher kappa than {best['judges'][0]} alone."
+    tops = {
+        rule: max((of["best_kappa"] for of in sizes.values() if of["best_kappa"] is not None), default=-1.0)
+        for rule, sizes in juries["by_rule"].items()
+    }
+    rule = max(tops, key=lambda name: tops[name])
+    if tops[rule] > best["kappa"]["value"] + 1e-9:
+        yield f"By another rule the best jury has kappa {tops[rule]:.2f} on these labels: --rule {rule}."
     if cheapest["judges"] != best["judges"]:
         cost = f"{cheapest['cost']:.0f} in place of {best['cost']:.0f} jurors"
         if juries["cost_unit"] == "USD":
-            cost = f"${cheapest['cost']:.2g} in place of ${best['cost']:.2g} a judgment"
+            cost = (
+                f"{100 * cheapest['cost'] / best['cost']:.0f} % of the cost"
+                if best["cost"]
+                else "free as well"
+            )
         yield (
             f"The cheapest that is not shown to be worse is {' + '.join(cheapest['judges'])} ({cost}), with kappa "
             f"{_kappa(cheapest['kappa'])}."

@@ -12,8 +12,8 @@ from statistics import fmean
 
 import numpy as np
 
-from synthpref.core.types import Comparison, Row, Score, Vote
 from synthpref.core.judged import Floats, JudgeTable, Repeat, share_of
+from synthpref.core.types import Comparison, Row, Score, Vote
 
 NO_ROW = "the row was dropped or rejected"
 _FLIP = {"ab": "ba", "ba": "ab"}
@@ -30,6 +30,7 @@ class _Said:
         self.asked = self.calls = 0
         self.seen: set[int] = set()
         self.models: Counter[str] = Counter()
+        self.of_jurors = False
 
     def count(self, item: int, votes: Iterable[Vote]) -> None:
         self.seen.add(item)
@@ -77,6 +78,7 @@ def _compared(said: Callable[[str], _Said], item: int, comparison: Comparison) -
             _votes(whole, item, order, votes, turned)
     if len(jurors) != 1 and comparison.p is not None:
         whole.shares["ab"][item] = 1 - comparison.p if turned else comparison.p
+    whole.of_jurors |= len(jurors) > 1
     for juror, mine in jurors.items() if len(jurors) > 1 else ():
         one = said(f"{comparison.name}/{juror}")
         one.count(item, mine)
@@ -106,6 +108,7 @@ def _scored(said: Callable[[str], _Said], name: str, item: int, both: Sequence[S
     names = list(dict.fromkeys([*jurors[0], *jurors[1]]))
     if len(names) == 1:
         _repeated(whole, item, votes)
+    whole.of_jurors |= len(names) > 1
     for juror in names if len(names) > 1 else ():
         one = said(f"{name}/{juror}")
         mine = [side.get(juror, []) for side in jurors]
@@ -140,7 +143,7 @@ def _table(name: str, one: _Said, items: int, costs: Mapping[str, float | None])
         one.asked + missing,
         dict(one.failed.most_common()),
         cost,
-        None,
+        of_jurors=one.of_jurors,
     )
 
 

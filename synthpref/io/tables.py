@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 
 from synthpref.core.errors import Problem, RecipeError
-from synthpref.core.labelled import Judge, Labelled
-from synthpref.core.sides import NONE, PLAIN, Reading, is_number, read_values, word
 from synthpref.core.judged import (
     TIE,
     Floats,
@@ -27,6 +25,8 @@ from synthpref.core.judged import (
     mean_mark,
     share_of,
 )
+from synthpref.core.labelled import Judge, Labelled
+from synthpref.core.sides import NONE, PLAIN, Reading, is_number, read_values, word
 from synthpref.io.labels import Cell, Gathered, Item, gather, unreadable
 
 SHARE = {"a": 1.0, "b": 0.0, "tie": 0.5}

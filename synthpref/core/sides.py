@@ -57,13 +57,18 @@ class Reading:
     """What was taken for granted."""
 
 
+_CLOSES = {"[": "]", "(": ")", "{": "}", "<": ">", "*": "*", '"': '"', "'": "'"}
+
+
 def word(value: Any) -> str:
     """A value as one looks it up: small letters, no brackets, 1.0 as 1."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    text = str(value).strip().casefold().strip("[](){}<>*\"'. ")
+    text = str(value).strip().casefold().rstrip(". ")
+    while len(text) > 2 and _CLOSES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
     return text.removesuffix(".0") if re.fullmatch(r"-?\d+\.0", text) else text
 
 

@@ -115,6 +115,7 @@ def _juries(found: Figures) -> Iterator[str]:
     tops = {
         rule: max((of["best_kappa"] for of in sizes.values() if of["best_kappa"] is not None), default=-1.0)
         for rule, sizes in juries["by_rule"].items()
+        if rule != "abstain"  # it answers fewer items, so its kappa is of others
     }
     rule = max(tops, key=lambda name: tops[name])
     if tops[rule] > best["kappa"]["value"] + 1e-9:

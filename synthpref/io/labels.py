@@ -90,7 +90,8 @@ def gather(mapping: Labelled, base: Path, *, keep: bool = False) -> Gathered:
             if all(_passes(record, column, allowed, used) for column, allowed in mapping.where.items()):
                 found.records += 1
                 _take(found, mapping, where, record, seen, used)
-    _missing(found, mapping, used)
+    if found.items or not mapping.where:
+        _missing(found, mapping, used)
     if not found.items:
         why = "no record passes `where`" if mapping.where else "they hold no records"
         raise broken(", ".join(mapping.files), why, "check the files")

@@ -72,7 +72,7 @@ def table_of(mapping: Labelled, found: Gathered) -> Table:
         marks,
         gold,
         judges,
-        [*reader.notes, *_order_notes(judges, mapping, gold)],
+        [*reader.notes, *reader.about_minus(), *_order_notes(judges, mapping, gold)],
     )
 
 
@@ -112,6 +112,8 @@ class _Reader:
         self.notes: list[str] = []
         self.readings = self._readings() if pairs else {}
         self.unread: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.minus: list[str] = []
+        """Those of whom -1 was read as no score."""
 
     # ---- what values mean
 
@@ -182,9 +184,14 @@ class _Reader:
                     except (TypeError, ValueError):
                         continue
         if -1 in numbers and len(numbers) > 1 and min(numbers - {-1}) >= 0:
-            self.notes.append(f"{who}: -1 was read as no score (another reading: --invalid none).")
+            self.minus.append(who)
             return frozenset({-1.0})
         return frozenset()
+
+    def about_minus(self) -> list[str]:
+        if not self.minus:
+            return []
+        return [f"{', '.join(self.minus)}: -1 was read as no score; with --invalid none it is one."]
 
     # ---- people and judges
 

@@ -22,9 +22,11 @@ from synthpref import __version__
 from synthpref.core.errors import JournalDamaged, JournalError, RunStopped, StageError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
+from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
 from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal
+from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
@@ -61,6 +63,11 @@ def source(recipe: Recipe, limit: int | None = None) -> Iterator[Row]:
 def estimate(recipe: Recipe) -> Plan:
     """What a run will ask for. Reads the source to its end, so a broken line in it is found here."""
     return plan(recipe, source(recipe))
+
+
+def warnings(recipe: Recipe, estimate: Plan) -> list[Warned]:
+    """What will make the recipe's labels worth less than they cost, as far as it can be seen without a call."""
+    return lint.warnings(recipe, estimate)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,16 @@ OUTSIDE: dict[str, Any] = {
     "response_b": foreign("response_b"),
     "responses": [foreign("response 1"), foreign("response 2")],
     "reference": foreign("reference"),
+    "speeches": [foreign("speech 1"), foreign("speech 2")],
 }
 """Variables that hold what others wrote."""
 OURS: dict[str, Any] = {
+    "character": "You ask for proof.",
+    "round": "1",
+    "rounds": "2",
+    "speaker": "the sceptic",
+    "speakers": ["The reader, round 1", "The sceptic, round 1"],
+    "words": "100",
     "aspects": {"clarity": "How clear it is.", "depth": "How deep it goes."},
     "count": 3,
     "ground": True,
@@ -60,11 +67,11 @@ OURS: dict[str, Any] = {
 """Variables that hold the recipe's own words and numbers."""
 VALUES = OUTSIDE | OURS
 LABEL = re.compile(
-    r"prompt|context|criterion|response( [AB]|( [1-9]\d*))?|reference|document|persona|example [1-9]\d*"
+    r"prompt|context|criterion|response( [AB]|( [1-9]\d*))?|reference|document|persona|(example|speech) [1-9]\d*"
 )
 
 
-RUBRICKED = ("point", "pair", "pair_scores", "list")
+RUBRICKED = ("point", "pair", "pair_scores", "list", "debate", "debate_verdict")
 
 
 def variables(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
@@ -147,6 +154,15 @@ def test_the_shape_of_the_reply_comes_last(name: str) -> None:
         ("judge/pair_scores", {"ties": False}, "Give the same score", "The scores must differ"),
         ("judge/list", {"reasoning": "after"}, "without reasons", "your reasons come after it"),
         ("judge/list", {"ties": False}, "get the same.", "no two get the same"),
+        ("judge/debate", {"speeches": []}, "Take up what", "Nobody has spoken yet"),
+        ("judge/debate", {"responses": [foreign("response 1")]}, "two responses", "a response"),
+        (
+            "judge/debate_verdict",
+            {"responses": [foreign("response 1")]},
+            "under its own",
+            "Give the response",
+        ),
+        ("judge/debate_verdict", {"reasoning": "none"}, "come after", "without reasons"),
         *((f"judge/{name}", {"own": True}, "The criterion:", "between its marks") for name in RUBRICKED),
     ],
 )

@@ -10,13 +10,14 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.intp]
+_Label = TypeVar("_Label", bound=Hashable)
 Level = Literal["nominal", "ordinal", "interval"]
 
 
@@ -50,7 +51,7 @@ def krippendorff(
     None where no unit has two labels, and where all labels are one.
     """
     rated = Rated.of(units, level, order)
-    return defined(rated.alpha(np.ones((1, rated.n))))
+    return defined(rated.alpha(np.bincount(rated.kind)[None, :].astype(float)))
 
 
 def kendall(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
@@ -78,9 +79,9 @@ def defined(values: Array) -> float | None:
     return float(values[0]) if len(values) and not math.isnan(values[0]) else None
 
 
-def coded(labels: Sequence[Hashable]) -> tuple[Codes, list[Hashable]]:
+def coded(labels: Sequence[_Label]) -> tuple[Codes, list[_Label]]:
     """Each label as its place in the list of labels, in order of first use."""
-    places: dict[Hashable, int] = {}
+    places: dict[_Label, int] = {}
     codes = np.array([places.setdefault(label, len(places)) for label in labels], dtype=np.intp)
     return codes, list(places)
 
@@ -109,18 +110,20 @@ def ratio(above: Array, below: Array) -> Array:
 
 @dataclass(frozen=True)
 class Rated:
-    """Units with two labels or more, laid out so that alpha is found for many weightings of them at once."""
+    """Units with two labels or more, as the different kinds of them (the same labels, in any order), laid out so
+    that alpha is found for many weightings of the kinds at once."""
 
-    n: int
     kept: tuple[int, ...]
-    """Which of the units given these are."""
+    """Which of the units given have two labels or more."""
+    kind: Codes
+    """The kind of each of these."""
     level: Level
     unit: Codes
-    """The unit of each label, ascending."""
+    """Of each label, the kind it belongs to, ascending."""
     code: Codes
     """Each label's place among the different labels, in their order."""
     scale: Array
-    """What the labels are worth: their values less the mean for "interval"."""
+    """What the labels are worth: their values, about the mean of these, for "interval"."""
 
     @classmethod
     def of(
@@ -128,30 +131,28 @@ class Rated:
     ) -> Rated:
         labels = [[label for label in unit if label is not None] for unit in units]
         kept = [i for i, unit in enumerate(labels) if len(unit) > 1]
-        flat: list[Any] = [label for i in kept for label in labels[i]]
-        names: list[Any] = list(dict.fromkeys(flat))
+        names: list[Any] = list(dict.fromkeys(label for i in kept for label in labels[i]))
         if order is not None:
             if unknown := [name for name in names if name not in order]:
                 raise ValueError(f"not in the order {list(order)}: {unknown}")
             names.sort(key=list(order).index)
         elif level != "nominal":
             if strange := [name for name in names if not isinstance(name, int | float)]:
-                raise ValueError(
-                    f"{level} labels are numbers, not {strange[0]!r}; give their order, or take nominal"
-                )
+                raise ValueError(f"{level} labels are numbers, not {strange[0]!r}; give their order")
             names.sort()
         place = {name: i for i, name in enumerate(names)}
-        code = np.array([place[label] for label in flat], dtype=np.intp)
-        unit = np.repeat(np.arange(len(kept)), [len(labels[i]) for i in kept])
+        kind, kinds = coded([tuple(sorted(place[label] for label in labels[i])) for i in kept])
+        sizes = [len(one) for one in kinds]
+        code = np.array([label for one in kinds for label in one], dtype=np.intp)
         scale = np.arange(len(names), dtype=float)
         if level == "interval" and order is None and names:
             scale = np.array(names, dtype=float)
-            scale = scale - scale[code].mean()
-        return cls(len(kept), tuple(kept), level, unit, code, scale)
+            scale = scale - scale.mean()
+        return cls(tuple(kept), kind, level, np.repeat(np.arange(len(kinds)), sizes), code, scale)
 
     def alpha(self, weights: Array) -> Array:
-        """Alpha under each row of weights, of shape (weightings, units); NaN where not defined."""
-        if not self.n:
+        """Alpha under each row of weights, of shape (weightings, kinds); NaN where not defined."""
+        if not len(self.unit):
             return np.full(len(weights), np.nan)
         starts = np.flatnonzero(np.diff(self.unit, prepend=-1))
         size = np.diff(starts, append=len(self.unit)).astype(float)
@@ -160,7 +161,7 @@ class Rated:
         counts = np.add.reduceat(weights[:, self.unit[by_code]], first, axis=1)
         total = counts.sum(axis=1)
         if self.level == "nominal":
-            same = np.zeros(self.n)
+            same = np.zeros(len(size))
             _, place, times = np.unique(
                 self.unit * len(self.scale) + self.code, return_index=True, return_counts=True
             )
@@ -188,10 +189,10 @@ class Rated:
 class Ranked:
     """Two scores an item as the different points (x, y), laid out for many weightings of them at once."""
 
-    point: Codes
-    """The point of each item that has both scores."""
     kept: tuple[int, ...]
-    """Which of the items given these are."""
+    """Which of the items given have both scores."""
+    kind: Codes
+    """The point of each of these."""
     counts: Array
     """How many items are at each point."""
     x: Codes
@@ -211,16 +212,30 @@ class Ranked:
         points, point, counts = np.unique(
             np.stack(ranks, axis=1), axis=0, return_inverse=True, return_counts=True
         )
-        return cls(point.reshape(-1), tuple(kept), counts.astype(float), points[:, 0], points[:, 1])
+        return cls(tuple(kept), point.reshape(-1), counts.astype(float), points[:, 0], points[:, 1])
 
     @property
     def tau(self) -> float:
         """Kendall's tau-b; NaN where not defined."""
+        return self._tau(self.concordance())
+
+    def influence(self) -> tuple[float, Array]:
+        """Kendall's tau-b, and how fast it changes with the weight of an item at each point."""
+        concordance = self.concordance()
+        tau, n = self._tau(concordance), self.counts.sum()
+        slope = np.zeros(len(self.x))
+        apart = 1.0
+        for by in (self.x, self.y):
+            others = n - self.tied(by)[by]
+            among = float(self.counts @ others)
+            slope -= tau * others / among
+            apart *= among
+        return tau, slope + 2 * concordance / math.sqrt(apart)
+
+    def _tau(self, concordance: Array) -> float:
         n = self.counts.sum()
-        apart = [float(n * n - (self.tied(by)[by] * self.counts).sum()) for by in (self.x, self.y)]
-        if not all(apart):
-            return math.nan
-        return float(self.counts @ self.concordance()) / math.sqrt(apart[0] * apart[1])
+        apart = [float(n * n - self.counts @ self.tied(by)[by]) for by in (self.x, self.y)]
+        return float(self.counts @ concordance) / math.sqrt(apart[0] * apart[1]) if all(apart) else math.nan
 
     def tied(self, by: Codes) -> Array:
         """How many items share each place."""

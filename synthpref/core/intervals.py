@@ -1,35 +1,23 @@
-"""How sure a figure is: intervals by the bootstrap, and tests of whether one rater is better than another. Pure.
+"""How sure a figure is: intervals of the usual ones, and tests of whether one rater is better than another. Pure.
 
-The bootstrap resamples whole clusters where they are given, because items of one prompt are alike.
+An item that lacks a label or a score on one side (None) is left out, with its cluster.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from synthpref.core.agreement import (
-    Array,
-    Codes,
-    Level,
-    Ranked,
-    Rated,
-    answered,
-    coded,
-    kappa_of,
-    ratio,
-)
+from synthpref.core.agreement import Array, Codes, Level, Ranked, Rated, answered, coded, kappa_of, ratio
+from synthpref.core.bootstrap import NORMAL, Clusters, Resampled, Statistic, resampled_sums
+from synthpref.core.bootstrap import Estimate as Estimate
+from synthpref.core.bootstrap import bootstrap as bootstrap
 
-Clusters = Sequence[Hashable] | None
-Statistic = Callable[[Array], Array]
-
-NORMAL = NormalDist()
-BLOCK = 1 << 21
-"""How many numbers of resampled weights are held at once."""
+_MANY = 3000
+"""Different points of which tau is counted out for every resample."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +29,9 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure and its interval; None where it is not defined, or the interval is not."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """How many items it is made from."""
-
-
-@dataclass(frozen=True)
 class Difference:
-    """A first figure less a second, with its interval, and p: how often chance alone would show one as large."""
+    """A first figure less a second, with its interval, and p: how often one so large or larger would come by
+    chance where there is none. None where not defined, like those of an Estimate."""
 
     value: float | None
     low: float | None
@@ -74,25 +52,24 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
 
 
-def bootstrap(
-    statistic: Statistic,
-    n: int,
+def share_estimate(
+    shares: Sequence[float | None],
     *,
     clusters: Clusters = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """The figure that `statistic` makes of n items, with a percentile interval.
-
-    `statistic` takes weights of shape (weightings, n), how many times each item counts, and gives one figure
-    for each weighting, NaN where it is not defined. Memory stays the same however many resamples there are.
-    """
-    groups, m = _groups(n, clusters)
-    value = float(statistic(np.ones((1, n)))[0]) if n else math.nan
-    rng = np.random.default_rng(seed)
-    figures = [statistic(drawn[:, groups]) for drawn in _resampled(m, resamples, rng, n)] if m > 1 else []
-    return _estimate(value, np.concatenate(figures) if figures else np.empty(0), n, m, level)
+    """The mean of shares from 0 to 1 (a tie may be 0.5) with its interval. Where all are 0, or all 1, no resample
+    is otherwise; `wilson` stands in, with the clusters as trials."""
+    there, kept = _kept(clusters, shares)
+    rows = np.array([(share, 1.0) for (share,) in there], dtype=float).reshape(-1, 2)
+    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, resamples, seed)
+    estimate = found.estimate(len(there), level)
+    if estimate.value in (0, 1):
+        bound = wilson(estimate.value * found.clusters, found.clusters, level)
+        return Estimate(estimate.value, bound.low, bound.high, len(there))
+    return estimate
 
 
 def accuracy_estimate(
@@ -104,11 +81,10 @@ def accuracy_estimate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`agreement` with its interval."""
+    """`agreement` with its interval, as that of `share_estimate`."""
     both, kept = _kept(clusters, a, b)
-    right = np.array([x == y for x, y in both], dtype=float)
-    rows = np.stack([right, np.ones(len(right))], axis=1)
-    return _of_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, level, resamples, seed)
+    right = [float(x == y) for x, y in both]
+    return share_estimate(right, clusters=kept, level=level, resamples=resamples, seed=seed)
 
 
 def kappa_estimate(
@@ -120,12 +96,19 @@ def kappa_estimate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`kappa` with its interval."""
+    """`kappa` with its interval. Where all items agree, `wilson`'s bound on the agreement stands in, with the
+    clusters as trials and the labels as frequent as they are."""
     both, kept = _kept(clusters, a, b)
     codes, names = coded([label for pair in both for label in pair])
     size = len(names)
     rows = _indicator(codes[::2] * size + codes[1::2], size * size)
-    return _of_sums(lambda sums: kappa_of(sums.reshape(-1, size, size)), rows, kept, level, resamples, seed)
+    found = resampled_sums(lambda sums: kappa_of(sums.reshape(-1, size, size)), rows, kept, resamples, seed)
+    estimate = found.estimate(len(both), level)
+    if estimate.value == 1:
+        by_chance = float(((np.bincount(codes) / len(codes)) ** 2).sum())
+        low = (wilson(found.clusters, found.clusters, level).low - by_chance) / (1 - by_chance)
+        return Estimate(1.0, low, 1.0, len(both))
+    return estimate
 
 
 def alpha_estimate(
@@ -140,8 +123,7 @@ def alpha_estimate(
 ) -> Estimate:
     """`krippendorff` with its interval; units are resampled. n counts the units with two labels or more."""
     rated = Rated.of(units, kind, order)
-    kept = None if clusters is None else [clusters[i] for i in rated.kept]
-    return bootstrap(rated.alpha, rated.n, clusters=kept, level=level, resamples=resamples, seed=seed)
+    return _of_kinds(rated.alpha, rated.kind, rated.kept, clusters, level, resamples, seed)
 
 
 def kendall_estimate(
@@ -153,12 +135,19 @@ def kendall_estimate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`kendall` with its interval."""
+    """`kendall` with its interval. Of more than some thousand different points only the tau of all is counted
+    out, and that of a resample is taken to the first order from the influence of each item."""
     ranked = Ranked.of(x, y)
     if ranked is None:
         return Estimate(None, None, None, 0)
-    kept = None if clusters is None else [clusters[i] for i in ranked.kept]
-    return _ranks(ranked, ranked.taus, kept, level, resamples, seed)
+    if len(ranked.counts) > _MANY:
+        tau, influence = ranked.influence()
+        n = len(ranked.kind)
+        rows = np.stack([influence[ranked.kind], np.ones(n)], axis=1)
+        kept = None if clusters is None else [clusters[i] for i in ranked.kept]
+        found = resampled_sums(lambda sums: tau + n * sums[:, 0] / sums[:, 1], rows, kept, resamples, seed)
+        return found.estimate(n, level)
+    return _of_kinds(ranked.taus, ranked.kind, ranked.kept, clusters, level, resamples, seed)
 
 
 def spearman_estimate(
@@ -174,8 +163,7 @@ def spearman_estimate(
     ranked = Ranked.of(x, y)
     if ranked is None:
         return Estimate(None, None, None, 0)
-    kept = None if clusters is None else [clusters[i] for i in ranked.kept]
-    return _ranks(ranked, ranked.rho, kept, level, resamples, seed)
+    return _of_kinds(ranked.rho, ranked.kind, ranked.kept, clusters, level, resamples, seed)
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
@@ -217,10 +205,11 @@ def kappa_difference(
         one, other = (kappa_of(part.reshape(-1, size, size)) for part in np.split(sums, 2, axis=1))
         return one - other
 
-    rows = np.concatenate(tables, axis=1)
-    value, figures, m = _resampled_sums(difference, rows, kept, resamples, seed)
-    found = _estimate(value, figures, len(items), m, level)
-    return Difference(found.value, found.low, found.high, _p(value, figures, m))
+    found = resampled_sums(difference, np.concatenate(tables, axis=1), kept, resamples, seed)
+    estimate = found.estimate(len(items), level)
+    if estimate.value == 0 and estimate.low is None and found.defined is not None:
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    return Difference(estimate.value, estimate.low, estimate.high, _p(found))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -243,104 +232,40 @@ def _kept(clusters: Clusters, *lists: Sequence[Hashable]) -> tuple[list[tuple[Ha
     return items, cluster
 
 
-def _groups(n: int, clusters: Clusters) -> tuple[Codes, int]:
-    """The cluster of each item, and how many there are."""
-    if clusters is None:
-        return np.arange(n), n
-    if len(clusters) != n:
-        raise ValueError(f"{len(clusters)} clusters for {n} items")
-    codes, names = coded(clusters)
-    return codes, len(names)
-
-
 def _indicator(codes: Codes, size: int) -> Array:
     rows = np.zeros((len(codes), size))
     rows[np.arange(len(codes)), codes] = 1
     return rows
 
 
-def _resampled(m: int, resamples: int, rng: np.random.Generator, width: int) -> Iterator[Array]:
-    """Blocks of resamples: how many times each of m clusters was drawn."""
-    at_once = max(1, BLOCK // max(m, width))
-    for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        drawn = rng.integers(0, m, size=(rows, m)) + m * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * m).reshape(rows, m).astype(float)
-
-
-def _resampled_sums(
-    statistic: Statistic, rows: Array, clusters: Clusters, resamples: int, seed: int
-) -> tuple[float, Array, int]:
-    """A figure of the column sums of `rows`, that of every resample, and the number of clusters. Clusters of
-    equal sums are drawn together, which for tables of few cells leaves little to draw."""
-    if not len(rows):
-        return math.nan, np.empty(0), 0
-    groups, m = _groups(len(rows), clusters)
-    sums = np.zeros((m, rows.shape[1]))
-    np.add.at(sums, groups, rows)
-    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
-    if m < 2:
-        return value, np.empty(0), m
-    kinds, counts = np.unique(sums, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    at_once = max(1, BLOCK // len(kinds))
-    figures = [
-        statistic(rng.multinomial(m, counts / m, size=min(at_once, resamples - start)) @ kinds)
-        for start in range(0, resamples, at_once)
-    ]
-    return value, np.concatenate(figures), m
-
-
-def _of_sums(
-    statistic: Statistic, rows: Array, clusters: Clusters, level: float, resamples: int, seed: int
+def _of_kinds(
+    statistic: Statistic,
+    kind: Codes,
+    kept: Sequence[int],
+    clusters: Clusters,
+    level: float,
+    resamples: int,
+    seed: int,
 ) -> Estimate:
-    value, figures, m = _resampled_sums(statistic, rows, clusters, resamples, seed)
-    return _estimate(value, figures, len(rows), m, level)
-
-
-def _ranks(
-    ranked: Ranked, statistic: Statistic, clusters: Clusters, level: float, resamples: int, seed: int
-) -> Estimate:
-    """An interval of a figure of weighted points."""
-    order = np.argsort(ranked.point, kind="stable")
-    starts = np.flatnonzero(np.diff(ranked.point[order], prepend=-1))
-
-    def of_items(weights: Array) -> Array:
-        return statistic(np.add.reduceat(weights[:, order], starts, axis=1))
-
-    n = len(ranked.point)
-    return bootstrap(of_items, n, clusters=clusters, level=level, resamples=resamples, seed=seed)
-
-
-def _estimate(value: float, figures: Array, n: int, m: int, level: float) -> Estimate:
-    if math.isnan(value):
-        return Estimate(None, None, None, n)
-    there = figures[~np.isnan(figures)]
-    # Where many resamples have no figure the rest are not a fair sample of what might have been.
-    if m < 2 or len(there) < 0.9 * len(figures):
-        return Estimate(value, None, None, n)
-    tail = NORMAL.cdf(-_t(0.5 + level / 2, m - 1) * math.sqrt(m / (m - 1)))
-    low, high = np.quantile(there, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), n)
-
-
-def _p(value: float, figures: Array, m: int) -> float | None:
-    there = figures[~np.isnan(figures)]
-    if math.isnan(value) or m < 2 or len(there) < 0.9 * len(figures):
-        return None
-    error = float(np.std(there))
-    if error == 0:
-        return 1.0 if value == 0 else None
-    return min(1.0, 2 * NORMAL.cdf(-abs(value) / error))
-
-
-def _t(share: float, freedom: int) -> float:
-    """The quantile of Student's t, by its expansion about the normal one (Abramowitz and Stegun, 26.7.5)."""
-    z = NORMAL.inv_cdf(share)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    """A figure of weighted kinds of items."""
+    order = np.argsort(kind, kind="stable")
+    starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+    return bootstrap(
+        lambda weights: statistic(np.add.reduceat(weights[:, order], starts, axis=1)),
+        len(kind),
+        clusters=None if clusters is None else [clusters[i] for i in kept],
+        level=level,
+        resamples=resamples,
+        seed=seed,
     )
-    return math.fsum(term / freedom**power for power, term in enumerate(terms))
+
+
+def _p(found: Resampled) -> float | None:
+    """Two-sided, from the figure over its standard error as Student's t, which is taken to a normal deviate by
+    the formula of Wallace (1959). Counting resamples would not give a p small enough to adjust for many tests."""
+    error = found.error()
+    if not error or math.isnan(found.value):
+        return None
+    freedom = found.clusters - 1
+    shrunk = math.sqrt(freedom * math.log1p((found.value / error) ** 2 / freedom))
+    return 2 * NORMAL.cdf(-shrunk * (8 * freedom + 1) / (8 * freedom + 3))

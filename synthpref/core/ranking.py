@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthpref.core.agreement import Array
-from synthpref.core.intervals import Estimate, bootstrap
+from synthpref.core.bootstrap import Estimate, bootstrap
+from synthpref.core.intervals import wilson
 from synthpref.core.stats import mean
 
 Outcome = tuple[int, int, float]
@@ -63,17 +64,33 @@ def probability(
     The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
     through to p. It holds each outcome for independent of the others.
     """
+    return probabilities(players, outcomes, [(i, j)], level, prior=prior)[0]
+
+
+def probabilities(
+    players: int,
+    outcomes: Sequence[Outcome],
+    pairs: Sequence[tuple[int, int]],
+    level: float = 0.95,
+    *,
+    prior: float = 0.1,
+) -> list[tuple[float, float, float] | None]:
+    """`probability` for many pairs of players, from one fit."""
     place, strength, information = _fit(players, outcomes, prior)
-    if i not in place or j not in place:
-        return None
-    contrast = np.zeros(len(place))
-    contrast[place[i]] += 1
-    contrast[place[j]] -= 1
-    gap = float(contrast @ strength)
-    error = math.sqrt(max(0.0, float(contrast @ np.linalg.solve(information, contrast))))
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * error
-    p, low, high = (float(_share(np.array(x))) for x in (gap, gap - reach, gap + reach))
-    return p, low, high
+    spread = np.linalg.inv(information) if place else information
+    reach = NormalDist().inv_cdf(0.5 + level / 2)
+
+    def chance(i: int, j: int) -> tuple[float, float, float] | None:
+        if i not in place or j not in place:
+            return None
+        a, b = place[i], place[j]
+        gap = float(strength[a] - strength[b])
+        error = math.sqrt(max(0.0, float(spread[a, a] + spread[b, b] - spread[a, b] - spread[b, a])))
+        ends = (gap, gap - reach * error, gap + reach * error)
+        p, low, high = (float(_share(np.array(x))) for x in ends)
+        return p, low, high
+
+    return [chance(i, j) for i, j in pairs]
 
 
 def elo(
@@ -199,14 +216,25 @@ def length_controlled(
     def at_no_difference(weights: Array) -> Array:
         spread = np.sqrt((weights @ gap**2) / weights.sum(axis=1))[:, None]
         x = np.tanh(np.divide(gap, spread, out=np.zeros(weights.shape), where=spread > 0))
-        return _share(_two_terms(weights, x, won, ridge))
+        found = _two_terms(weights, x, won, ridge, near[0])
+        # The first, of all items, is where those of the resamples are looked for.
+        near[0] = near[0] if near[0].any() else found[0]
+        return _share(found[:, 0])
 
-    return bootstrap(at_no_difference, len(kept), clusters=names, level=level, resamples=resamples, seed=seed)
+    near = [np.zeros(2)]
+    n = len(kept)
+    found = bootstrap(at_no_difference, n, clusters=names, level=level, resamples=resamples, seed=seed)
+    if found.value is None or not won.min() == won.max() in (0, 1):
+        return found
+    # All won, or all lost: no resample is otherwise, so a bound on the plain win rate stands in.
+    m = n if names is None else len(set(names))
+    bound = wilson(won[0] * m, m, level)
+    return Estimate(found.value, min(bound.low, found.value), max(bound.high, found.value), n)
 
 
-def _two_terms(weights: Array, x: Array, y: Array, ridge: float) -> Array:
-    """The intercept of many logistic regressions at once: row by row of weights and x, both (rows, n)."""
-    w = np.zeros((len(weights), 2))
+def _two_terms(weights: Array, x: Array, y: Array, ridge: float, start: Array) -> Array:
+    """Intercept and slope of many logistic regressions at once, one for each row of weights and of x."""
+    w = np.tile(start, (len(weights), 1))
     for _ in range(100):
         expected = _share(w[:, :1] + w[:, 1:] * x)
         left = weights * (y - expected)
@@ -226,9 +254,9 @@ def _two_terms(weights: Array, x: Array, y: Array, ridge: float) -> Array:
         )
         largest = np.abs(step).max(axis=1, keepdims=True)
         w = w + step * np.minimum(1.0, 2.0 / np.maximum(largest, 1e-300))
-        if largest.max() < 1e-10:
+        if largest.max() < 1e-8:
             break
-    return w[:, 0]
+    return w
 
 
 def _check(players: int, outcomes: Sequence[Outcome]) -> None:

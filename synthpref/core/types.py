@@ -45,6 +45,13 @@ class Vote:
     rationale: str | None = None
     shown: str | None = None
     """In which order the candidates were shown ("ab", "ba", "2,0,1"), where order matters."""
+    role: str = ""
+    """Who cast it, where several sit together: the juror's or the persona's name in the recipe. All that one of
+    them says of the same thing counts as one ballot (core/votes.py). Without a role, each vote is its own."""
+    asked: bool = True
+    """False where the judge was not asked, because the outcome was certain already. That is no failure."""
+    reliability: float | None = None
+    """The share of this juror's votes that are right, as estimated where the reducer weighs votes by it."""
     scores: tuple[float, float] | None = None
     """Of a vote on two samples, a and b: the score of each, where the reply gave both one."""
 
@@ -52,6 +59,11 @@ class Vote:
         _finite(self.value, "a vote")
         if self.value is None and not self.why:
             raise ValueError("a vote without a value needs a reason")
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge was asked and gave no verdict."""
+        return self.asked and self.value is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +122,8 @@ class Comparison:
     a: int
     b: int
     p: float | None
-    """The share won by `a`: the mean of the votes that have a value, unless the stage goes by another rule; None if
-    no vote has one."""
+    """How far `a` won: the mean of the votes that have a value, unless the stage goes by another rule, as a jury does
+    by its reducer; None if no vote has one, or the rule gives none."""
     flipped: bool = False
     """True when the two orders named different winners, before anything was asked again."""
     votes: tuple[Vote, ...] = ()
@@ -132,10 +144,18 @@ class Pair:
     margin: float | None = None
     """Score of chosen minus score of rejected; None where the rule used no score."""
     p: float | None = None
-    """Probability that chosen is preferred, where votes give one."""
+    """Probability that chosen is preferred, where votes give one (core/doubt.py)."""
     rationale: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the rule did, for the report: e.g. {"target": -1.2, "was_min": True, "fallback": "min"}."""
+    p_low: float | None = None
+    """Lower end of the 95 % interval of `p`."""
+    p_high: float | None = None
+    """Upper end of it."""
+    agreement: float | None = None
+    """Share of the votes on the two that are on the label's side; a tie is not."""
+    votes: int | None = None
+    """How many votes `p` rests on: ballots of jurors, or replies of one judge."""
 
     def __post_init__(self) -> None:
         _finite(self.margin, "a margin")

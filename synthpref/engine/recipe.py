@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 import yaml
@@ -27,6 +27,9 @@ from synthpref.engine.prompts import prompt_source
 from synthpref.engine.registry import Registry, did_you_mean
 
 T = TypeVar("T", bound=BaseModel)
+Allowed = Literal[
+    "same_model", "same_family", "one_judge", "no_swap", "coarse_scale", "unreachable", "short_context"
+]
 SourceCheck = Callable[[Source, Path, Registry], list[Problem]]
 
 
@@ -60,6 +63,8 @@ class RecipeHead(BaseModel):
     """Folders looked through for prompt templates before the shipped ones, relative to the recipe."""
     limits: Limits = Limits()
     """When the run stops by itself."""
+    allow: tuple[Allowed, ...] = ()
+    """Names of warnings of `synthpref check` that are meant so, and not to be given."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "judge.aspects": "synthpref.stages.judge_aspects:Aspects",
         "judge.principles": "synthpref.stages.judge_principles:Principles",
         "jury": "synthpref.stages.jury:Jury",
+        "jury.pair": "synthpref.stages.jury_pair:JuryPair",
+        "debate": "synthpref.stages.debate:Debate",
         "score.combine": "synthpref.stages.score:Combine",
         "reward": "synthpref.stages.reward:Reward",
         "verify": "synthpref.stages.verify:Verify",

@@ -11,7 +11,7 @@ import yaml
 from synthpref.core.export import Exporter
 from synthpref.io.export import ExportStats
 from synthpref.io.findings import is_simulated
-from synthpref.io.report import spread_table
+from synthpref.io.report import certainty, spread_table
 from synthpref.io.tally import table
 
 _SIZES = (
@@ -138,7 +138,7 @@ def _labels(report: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any]) -> str:
     spreads = {
-        "margin": report["pairs"]["margin"],
+        **certainty(report["pairs"]),
         **{f"score {name!r}": score["values"] for name, score in report["scores"].items()},
         "chosen, words": report["length"]["chosen_words"],
         "rejected, words": report["length"]["rejected_words"],

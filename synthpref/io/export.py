@@ -19,15 +19,16 @@ from synthpref.core.export import Exporter
 from synthpref.core.types import Message, Pair, Row, Sample
 from synthpref.io import parquet
 
-_TEXT, _FLOAT = pa.string(), pa.float64()
+_TEXT, _FLOAT, _INT = pa.string(), pa.float64(), pa.int64()
 _MESSAGES = pa.list_(pa.struct([pa.field("role", _TEXT), pa.field("content", _TEXT)]))
 
-Extra = Literal["id", "scores", "margin", "p", "models", "rule", "rationale", "licence"]
+Extra = Literal["id", "scores", "margin", "p", "agreement", "models", "rule", "rationale", "licence"]
 _EXTRAS: dict[str, dict[str, pa.DataType]] = {
     "id": {"id": _TEXT},
     "scores": {"chosen_score": _FLOAT, "rejected_score": _FLOAT},
     "margin": {"margin": _FLOAT},
-    "p": {"p": _FLOAT},
+    "p": {"p": _FLOAT, "p_low": _FLOAT, "p_high": _FLOAT},
+    "agreement": {"agreement": _FLOAT, "votes": _INT},
     "models": {"chosen_model": _TEXT, "rejected_model": _TEXT},
     "rule": {"rule": _TEXT},
     "rationale": {"rationale": _TEXT},
@@ -117,8 +118,9 @@ def _labelled(row: Row) -> Iterator[tuple[Sample, bool]]:
 
 
 class _Pairs(Exporter):
-    extras: tuple[Extra, ...] = ("id", "scores", "models", "rule", "rationale")
-    """Columns beside the texts. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
+    extras: tuple[Extra, ...] = ("id", "scores", "p", "agreement", "models", "rule", "rationale")
+    """Columns beside the texts: "p" is the probability that chosen is preferred, with the ends of its 95 % interval;
+    "agreement" the share of the votes on the label's side, and how many votes there are. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
     if the first record has one, so a pair without a margin is then an error."""
     meta: tuple[str, ...] = ()
     """Columns of the rows to write too, such as the principles that a row was judged by: texts as they are, anything
@@ -163,6 +165,10 @@ class _Pairs(Exporter):
                     "rejected_score": _score(row, pair, rejected),
                     "margin": pair.margin,
                     "p": pair.p,
+                    "p_low": pair.p_low,
+                    "p_high": pair.p_high,
+                    "agreement": pair.agreement,
+                    "votes": pair.votes,
                     "chosen_model": chosen.model or None,
                     "rejected_model": rejected.model or None,
                     "rule": pair.rule,
@@ -220,7 +226,7 @@ class TrlReward(_Pairs):
     """`explicit`: the prompt in a column of its own. `implicit`: at the head of chosen and of rejected."""
     margin: bool = True
     """Whether to write the margin, which RewardTrainer then asks the rewards to differ by."""
-    extras: tuple[Extra, ...] = ("id", "scores", "models")
+    extras: tuple[Extra, ...] = ("id", "scores", "p", "agreement", "models")
     """Columns beside the texts and the margin."""
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:

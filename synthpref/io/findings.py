@@ -9,12 +9,29 @@ from typing import Any
 _LENGTH_BIAS = 0.6
 _POSITION_BIAS = 0.05
 _FLIPPED = 0.1
+_SAME, _SAME_ROWS = 0.02, 5
 _PAIRS_A_WEIGHT = 10
+_ALPHA = 0.667
+"""The least alpha from which conclusions may tentatively be drawn (Krippendorff, Content Analysis, chapter 11)."""
 
 
 def statements(report: Mapping[str, Any]) -> list[str]:
     """What to know before training on the pairs, most important first."""
-    makers = (_simulated, _books, _rules, _failures, _learned, _order, _length, _samples, _cost)
+    makers = (
+        _simulated,
+        _books,
+        _certainty,
+        _rules,
+        _failures,
+        _same,
+        _learned,
+        _jurors,
+        _order,
+        _circles,
+        _length,
+        _samples,
+        _cost,
+    )
     return [line for maker in makers for line in maker(report)]
 
 
@@ -49,6 +66,59 @@ def _books(report: Mapping[str, Any]) -> Iterator[str]:
             f"Of {entered:,} rows{made}, {books['exported']:,} came through, {books['dropped']:,} were dropped "
             f"and {books['rejected']:,} rejected; they hold {pairs['count']:,} pairs."
         )
+
+
+def _certainty(report: Mapping[str, Any]) -> Iterator[str]:
+    pairs = report["pairs"]
+    p, votes = pairs["p"], pairs["votes"]
+    if not p:
+        return
+    rests = f", resting on {votes['q50']:g} votes in the median" if votes else ""
+    sure = pairs["p_low_above_half"] / p["n"]
+    few = ""
+    if sure < 0.5:
+        few = " More votes on each pair would tell; `min_p_low: 0.5` in the pair stage keeps only the sure ones."
+    yield (
+        f"By the judges' votes chosen is preferred with probability {p['mean']:.2f} in the mean{rests}; for "
+        f"{percent(sure)} of the pairs the 95 % interval lies above one half.{few}"
+    )
+
+
+def _jurors(report: Mapping[str, Any]) -> Iterator[str]:
+    compared, scored = report["comparisons"], report["scores"]
+    found = {name: s["jury"] for name, s in scored.items() if s["jury"]}
+    found |= {name: c["jury"] for name, c in compared.items() if c["jury"]}
+    for name, jury in found.items():
+        if jury["alpha"] is not None:
+            weak = (
+                " That is weak: look for a clearer rubric, or better judges."
+                if jury["alpha"] < _ALPHA
+                else ""
+            )
+            late = (
+                ", where those asked late were asked about what was disputed" if jury["replies_saved"] else ""
+            )
+            yield (
+                f"{name}: its jurors agree with Krippendorff's alpha {jury['alpha']:.2f} (1 is perfect, 0 is chance) "
+                f"over {jury['judged_by_several']:,} things that several judged{late}.{weak}"
+            )
+        shares = {n: j["with_majority_share"] for n, j in jury["jurors"].items()}
+        known = {n: value for n, value in shares.items() if value is not None}
+        if len(known) > 2:
+            low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+            yield (
+                f"{name}: {high} sided with the most frequent verdict most often ({percent(known[high])}), {low} "
+                f"least often ({percent(known[low])})."
+            )
+        trusted = {n: j["reliability"] for n, j in jury["jurors"].items() if j["reliability"] is not None}
+        if trusted:
+            told = ", ".join(f"{n} {percent(value)}" for n, value in trusted.items())
+            yield f"{name}: by all votes together, the jurors are estimated to be right in: {told}."
+        if jury["replies_saved"]:
+            yield (
+                f"{name}: stopping early saved {jury['replies_saved']:,} replies, "
+                f"{percent(jury['replies_saved_share'])} of those that asking everybody would have taken."
+            )
 
 
 def _rules(report: Mapping[str, Any]) -> Iterator[str]:
@@ -118,6 +188,18 @@ def _failures(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"{percent(failed / compared['votes'])} of the verdicts of {name!r} could not be read."
 
 
+def _same(report: Mapping[str, Any]) -> Iterator[str]:
+    pairs = report["pairs"]
+    most = pairs.get("most_chosen")
+    if most and most["rows"] >= max(_SAME_ROWS, _SAME * pairs["rows_with_pairs"]):
+        text = " ".join(most["text"].split()).replace("`", "'")
+        yield (
+            f"One answer wins for many prompts: the same text, or nearly, was chosen in at least {most['rows']:,} rows "
+            f"({percent(most['rows'] / pairs['rows_with_pairs'])}): `{text}`. Unless these prompts all call for it, as a "
+            "refusal may be called for, the judge is taken in by it (arXiv:2410.07137)."
+        )
+
+
 def _order(report: Mapping[str, Any]) -> Iterator[str]:
     for name, compared in report["comparisons"].items():
         flipped, first = compared["flipped_share"], compared["first_shown_share"]
@@ -135,6 +217,17 @@ def _order(report: Mapping[str, Any]) -> Iterator[str]:
             if abs(first - 0.5) > max(_POSITION_BIAS, 1 / math.sqrt(votes)):
                 side = f" The judge leans to the {'first' if first > 0.5 else 'second'}."
             yield f"{name}: the response shown first won {percent(first)} of the verdicts without a tie.{side}"
+
+
+def _circles(report: Mapping[str, Any]) -> Iterator[str]:
+    for name, compared in report["comparisons"].items():
+        if compared["cyclic_triples"]:
+            row, a, b, c = compared["cycle"]
+            share = percent(compared["cyclic_triples"] / compared["triples"])
+            yield (
+                f"{name}: {share} of the triples of responses that all met go round in a circle (in row {row}, "
+                f"response {a} beats {b}, {b} beats {c} and {c} beats {a}); no order of them fits the verdicts."
+            )
 
 
 def _length(report: Mapping[str, Any]) -> Iterator[str]:

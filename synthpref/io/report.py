@@ -9,9 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from synthpref.core.ranking import cycles
 from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
 from synthpref.io.findings import statements
-from synthpref.io.tally import Reasons, Spread, Values, ordered, share, table
+from synthpref.io.jurors import Jurors
+from synthpref.io.tally import Frequent, Reasons, Spread, Values, ordered, share, table
 
 Report = dict[str, Any]
 
@@ -28,6 +30,7 @@ class _Scored:
     def __init__(self) -> None:
         self.values, self.failed, self.vote_failed = Spread(), Reasons(), Reasons()
         self.missing = self.votes = 0
+        self.jurors = Jurors("interval")
 
 
 class _Model:
@@ -39,7 +42,9 @@ class _Compared:
     def __init__(self) -> None:
         self.failed = Reasons()
         self.asked = self.decided = self.ties = self.both_orders = self.flipped = 0
-        self.votes = self.first_won = self.second_won = 0
+        self.votes = self.first_won = self.second_won = self.triples = self.cyclic = 0
+        self.cycle: list[Any] | None = None
+        self.jurors = Jurors("nominal")
 
 
 class _Rule:
@@ -55,9 +60,12 @@ class Tally:
     def __init__(self) -> None:
         self.rows = self.paired_rows = self.pairs = self.rationales = self.samples = self.empty = 0
         self.truncated = 0
-        self.margins, self.ps, self.per_row = Spread(), Spread(), Spread()
+        self.margins, self.per_row = Spread(), Spread()
+        self.ps, self.p_lows, self.agreements, self.votes = Spread(), Spread(), Spread(), Spread()
+        self.sure = 0
         self.chosen_words, self.rejected_words = Spread(), Spread()
         self.longer: Counter[str] = Counter()
+        self.chosen = Frequent()
         self.finish: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
         self.rules: defaultdict[str, _Rule] = defaultdict(_Rule)
@@ -85,7 +93,9 @@ class Tally:
             self._sample(sample, names)
         for comparison in row.comparisons:
             self._comparison(comparison)
+        self._cycles(row)
         self.paired_rows += bool(row.pairs)
+        self.chosen.add(row.samples[pair.chosen].text for pair in row.pairs)
         for pair in row.pairs:
             self._pair(row, pair)
 
@@ -104,9 +114,10 @@ class Tally:
                 scored.failed.add(score.why)
             else:
                 scored.values.add(score.value)
+            scored.jurors.add(score.votes)
             for vote in score.votes:
-                scored.votes += 1
-                if vote.value is None:
+                scored.votes += vote.asked
+                if vote.failed:
                     scored.vote_failed.add(vote.why)
 
     def _comparison(self, comparison: Comparison) -> None:
@@ -119,14 +130,29 @@ class Tally:
         if {"ab", "ba"} <= {vote.shown for vote in valid}:
             found.both_orders += 1
             found.flipped += comparison.flipped
+        found.jurors.add(comparison.votes)
         for vote in comparison.votes:
-            found.votes += 1
-            if vote.value is None:
+            found.votes += vote.asked
+            if vote.failed:
                 found.failed.add(vote.why)
-            else:
+            elif vote.value is not None:
                 won = _first_won(vote)
                 found.first_won += won is True
                 found.second_won += won is False
+
+    def _cycles(self, row: Row) -> None:
+        outcomes: defaultdict[str, list[tuple[int, int, float]]] = defaultdict(list)
+        for c in row.comparisons:
+            if c.p is not None:
+                outcomes[c.name].append((c.a, c.b, c.p))
+        for name, games in outcomes.items():
+            # Three make the smallest circle.
+            if len(games) > 2:
+                found, counted = cycles(len(row.samples), games), self.compared[name]
+                counted.triples += found.complete
+                counted.cyclic += found.cyclic
+                if found.example and counted.cycle is None:
+                    counted.cycle = [row.id, *found.example]
 
     def _pair(self, row: Row, pair: Pair) -> None:
         chosen, rejected = row.samples[pair.chosen], row.samples[pair.rejected]
@@ -139,6 +165,14 @@ class Tally:
             rule.margins.add(pair.margin)
         if pair.p is not None:
             self.ps.add(pair.p)
+            self.sure += (pair.p_low or 0.0) > 0.5
+        for spread, value in (
+            (self.p_lows, pair.p_low),
+            (self.agreements, pair.agreement),
+            (self.votes, pair.votes),
+        ):
+            if value is not None:
+                spread.add(value)
         for name, value in pair.facts.items():
             rule.facts[name].add(value)
         words = len(chosen.text.split()), len(rejected.text.split())
@@ -157,9 +191,14 @@ class Tally:
                 "count": self.pairs,
                 "rows_with_pairs": self.paired_rows,
                 "with_rationale": self.rationales,
+                "most_chosen": self.chosen.most(),
                 "margin": self.margins.facts(),
                 "margin_bins": self.margins.bins(),
                 "p": self.ps.facts(),
+                "p_low": self.p_lows.facts(),
+                "agreement": self.agreements.facts(),
+                "votes": self.votes.facts(),
+                "p_low_above_half": self.sure,
                 "rules": {
                     name: {
                         "pairs": rule.pairs,
@@ -177,6 +216,7 @@ class Tally:
                     "not_scored": scored.missing,
                     "votes": scored.votes,
                     "votes_failed": scored.vote_failed.facts(),
+                    "jury": scored.jurors.facts(),
                 }
                 for name, scored in sorted(self.scores.items())
             },
@@ -199,6 +239,10 @@ class Tally:
                     "first_shown_won": c.first_won,
                     "second_shown_won": c.second_won,
                     "first_shown_share": share(c.first_won, c.first_won + c.second_won),
+                    "triples": c.triples,
+                    "cyclic_triples": c.cyclic,
+                    "cycle": c.cycle,
+                    "jury": c.jurors.facts(),
                 }
                 for name, c in sorted(self.compared.items())
             },
@@ -236,6 +280,7 @@ def markdown(report: Report) -> str:
         ("Scores", _scores(report)),
         ("What stages found", _notes(report)),
         ("Comparisons", _comparisons(report)),
+        ("Jurors", _jurors(report)),
         ("Length", _length(report)),
         ("Responses", _samples(report)),
         ("Calls and cost", _usage(report)),
@@ -275,9 +320,20 @@ def spread_table(spreads: Mapping[str, Mapping[str, Any] | None]) -> str:
     return table(("", *_SPREAD), lines) if lines else ""
 
 
+def certainty(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """How far apart and how sure the pairs are, by what a table calls it."""
+    return {
+        "margin": pairs["margin"],
+        "p, chosen is preferred": pairs["p"],
+        "p, lower end of its interval": pairs["p_low"],
+        "agreement": pairs["agreement"],
+        "votes behind p": pairs["votes"],
+    }
+
+
 def _pairs(report: Report) -> str:
     pairs = report["pairs"]
-    parts = [spread_table({"margin": pairs["margin"], "p": pairs["p"]})]
+    parts = [spread_table(certainty(pairs))]
     for name, rule in pairs["rules"].items():
         parts.append(f"### {name}: {rule['pairs']:,} pairs")
         parts.append(spread_table({k: v.get("numbers") for k, v in rule["facts"].items()}))
@@ -315,7 +371,8 @@ def _notes(report: Report) -> str:
 
 
 def _comparisons(report: Report) -> str:
-    keys = ("asked", "decided", "ties", "both_orders", "flipped", "first_shown_won", "second_shown_won")
+    keys = ["asked", "decided", "ties", "both_orders", "flipped", "first_shown_won", "second_shown_won"]
+    keys += ["triples", "cyclic_triples"]
     lines = [(name, *(c[key] for key in keys)) for name, c in report["comparisons"].items()]
     failed = [
         (name, why, n) for name, c in report["comparisons"].items() for why, n in c["votes_failed"].items()
@@ -323,6 +380,34 @@ def _comparisons(report: Report) -> str:
     parts = [table(("", *(key.replace("_", " ") for key in keys)), lines) if lines else ""]
     parts.append(table(("comparison", "votes failed", "count"), failed) if failed else "")
     return "\n\n".join(filter(None, parts))
+
+
+def juries(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of each jury or debate, by the name of its comparisons or its score."""
+    found = {name: c["jury"] for name, c in report["comparisons"].items() if c["jury"]}
+    return found | {n: s["jury"] for n, s in report["scores"].items() if s["jury"] and n not in found}
+
+
+def _jurors(report: Report) -> str:
+    found = juries(report)
+    keys = ("judged_by_several", "replies", "replies_saved")
+    lines = [(name, _or_dash(jury["alpha"]), *(jury[key] for key in keys)) for name, jury in found.items()]
+    if not lines:
+        return ""
+    each = [
+        (name, juror, *(_or_dash(facts[key]) for key in _JUROR))
+        for name, jury in found.items()
+        for juror, facts in jury["jurors"].items()
+    ]
+    whole = table(("", "Krippendorff's alpha", *(key.replace("_", " ") for key in keys)), lines)
+    return f"{whole}\n\n{table(('', 'juror', *(key.replace('_', ' ') for key in _JUROR)), each)}"
+
+
+_JUROR = ("model", "votes", "failed", "not_asked", "with_majority_share", "reliability")
+
+
+def _or_dash(value: Any) -> Any:
+    return "—" if value is None else value
 
 
 def _length(report: Report) -> str:

@@ -6,6 +6,7 @@ Free mappings (`params`, `facts`, `meta`) are JSON texts, scores a list with the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ _VOTES = _structs(
     reply=_TEXT,
     rationale=_TEXT,
     shown=_TEXT,
+    role=_TEXT,
+    asked=pa.bool_(),
+    reliability=_FLOAT,
     scores=pa.list_(_FLOAT),
 )
+_VOTE_FIELDS = tuple(field.name for field in fields(Vote))
 _SCORES = _structs(name=_TEXT, value=_FLOAT, why=_TEXT, votes=_VOTES)
 SCHEMA = pa.schema(
     {
@@ -49,7 +54,17 @@ SCHEMA = pa.schema(
         ),
         "comparisons": _structs(name=_TEXT, a=_INT, b=_INT, p=_FLOAT, flipped=pa.bool_(), votes=_VOTES),
         "pairs": _structs(
-            chosen=_INT, rejected=_INT, rule=_TEXT, margin=_FLOAT, p=_FLOAT, rationale=_TEXT, facts=_TEXT
+            chosen=_INT,
+            rejected=_INT,
+            rule=_TEXT,
+            margin=_FLOAT,
+            p=_FLOAT,
+            rationale=_TEXT,
+            facts=_TEXT,
+            p_low=_FLOAT,
+            p_high=_FLOAT,
+            agreement=_FLOAT,
+            votes=_INT,
         ),
         "reference": _TEXT,
         "licence": _TEXT,
@@ -84,8 +99,7 @@ def _json(value: Any) -> str:
 
 
 def _vote(vote: Vote) -> dict[str, Any]:
-    names = ("judge", "value", "why", "reply", "rationale", "shown", "scores")
-    return {name: getattr(vote, name) for name in names}
+    return {name: getattr(vote, name) for name in _VOTE_FIELDS}
 
 
 def _scored(votes: tuple[Vote, ...]) -> list[dict[str, Any]]:
@@ -125,6 +139,10 @@ def _record(row: Row) -> dict[str, Any]:
                 "p": p.p,
                 "rationale": p.rationale,
                 "facts": _json(p.facts),
+                "p_low": p.p_low,
+                "p_high": p.p_high,
+                "agreement": p.agreement,
+                "votes": p.votes,
             }
             for p in row.pairs
         ],

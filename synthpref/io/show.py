@@ -164,7 +164,10 @@ def _sample(page: _Page, i: int, sample: Sample, roles: list[str]) -> None:
 def _vote(page: _Page, vote: Vote) -> None:
     shown = f", shown as {vote.shown}" if vote.shown else ""
     why = f" ({vote.why})" if vote.why else ""
-    page.line(f"{vote.judge}{shown}: {_number(vote.value)}{why}", indent=4)
+    judge = f"{vote.role} ({vote.judge})" if vote.role and vote.role != vote.judge else vote.judge
+    given = "" if vote.scores is None else f", by scores {vote.scores[0]:g} and {vote.scores[1]:g}"
+    trust = "" if vote.reliability is None else f", reliability {vote.reliability:.2f}"
+    page.line(f"{judge}{shown}: {_number(vote.value)}{given}{why}{trust}", indent=4)
     if vote.rationale:
         page.block(vote.rationale, 6)
     if vote.reply and vote.reply != vote.rationale:
@@ -183,7 +186,10 @@ def _comparison(page: _Page, comparison: Comparison) -> None:
 
 def _pair(page: _Page, i: int, pair: Pair, row: Row) -> None:
     page.head(f"Pair {i}: response {pair.chosen} over response {pair.rejected}, by {pair.rule}")
-    page.facts({"margin": pair.margin, "p": pair.p, **pair.facts}, 2)
+    known = pair.p_low is not None and pair.p_high is not None
+    interval = f"{pair.p_low:.2f} to {pair.p_high:.2f}" if known else None
+    sure = {"p": pair.p, "95 %": interval, "agreement": pair.agreement, "votes": pair.votes}
+    page.facts({"margin": pair.margin, **sure, **pair.facts}, 2)
     for label, index, style in (("chosen", pair.chosen, _GOOD), ("rejected", pair.rejected, _BAD)):
         scores = {name: _number(score.value) for name, score in row.samples[index].scores.items()}
         page.line(f"{label}: response {index}. {_facts(scores)}", style, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -12,7 +13,7 @@ from synthpref.core.expected import TOP
 from synthpref.core.parse import Parsed
 from synthpref.core.reply import plain
 from synthpref.core.seam import Ask, Capability, Completion
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.stats import mean
 from synthpref.core.types import Row, Sample, Score, Vote
 from synthpref.stages.asking import Question, ask_all
@@ -111,6 +112,12 @@ class Aspects(Tallying):
     def _groups(self) -> list[list[str]]:
         """The aspects of each call about a response."""
         return [list(self.aspects)] if self.per_call == "all" else [[aspect] for aspect in self.aspects]
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        one = self.made(self.model)
+        return {self.name: replace(one, votes=one.votes * len(self.aspects))} | {
+            f"{self.name}.{aspect}": one for aspect in self.aspects
+        }
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked, groups = self.asked(row), self._groups()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from synthpref.core.expected import MIN_MASS, NO_TOKENS, TOP, expected_score, spoken
 from synthpref.core.parse import Parsed, Scale, parse_score
 from synthpref.core.seam import Ask, Capability, Completion
-from synthpref.core.stage import PROMPT, PromptName, RowStage
+from synthpref.core.stage import PROMPT, Made, PromptName, RowStage
 from synthpref.core.types import Row, Sample, Score, Vote
 from synthpref.core.votes import TieRule, pool
 from synthpref.stages.asking import Question, Reply
@@ -136,6 +136,10 @@ class Numbered(Judging):
         """The template values that tell the scale."""
         return {"low": f"{self.scale[0]:g}", "high": f"{self.scale[1]:g}"}
 
+    def levels(self) -> int | None:
+        """How many scores there are on the scale; None where they need not be whole."""
+        return round(self.scale[1] - self.scale[0]) + 1 if self.integer else None
+
     def number(self) -> tuple[dict[str, Any], str]:
         """The JSON Schema of a score, and the same in words."""
         low, high = (int(end) if end.is_integer() else end for end in self.scale)
@@ -207,6 +211,11 @@ class Extracting(Numbered):
         """The least mass for an expectation over tokens; None where verdicts are taken as they were written."""
         return self.min_mass if self.extract == "expected" else None
 
+    def made(self, judge: str) -> Made:
+        """How a score comes about that is made of one judge's repeats."""
+        levels = None if self.extract == "expected" else self.levels()
+        return Made((judge,), levels, 1 if self.extract == "majority" else self.repeats)
+
     def abilities(self) -> set[Capability]:
         """What a role must be able to do to judge."""
         return {"chat", "logprobs"} if self.extract == "expected" else {"chat"}
@@ -231,7 +240,7 @@ class Tallying(Extracting):
 
     def tally(self, votes: Sequence[Vote]) -> Score:
         """The votes' one Score."""
-        return pool(votes, "majority" if self.extract == "majority" else "mean", tie=self.tie)
+        return pool(votes, "multimode" if self.extract == "majority" else "mean", tie=self.tie)
 
 
 class Tallied(Extracted, Tallying):

@@ -19,9 +19,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from synthpref.core import rules
+from synthpref.core.doubt import doubted
 from synthpref.core.rules import Outcome, Scores
 from synthpref.core.seam import Ask
-from synthpref.core.stage import RowStage
+from synthpref.core.stage import RowStage, Takes
 from synthpref.core.types import Drop, Pair, Row
 
 
@@ -37,6 +38,15 @@ class PairStage(RowStage):
     """Name of the score that decides, as an earlier stage or the source gave it."""
     min_margin: float = Field(default=0.0, ge=0)
     """Smallest difference of score between chosen and rejected; a pair below it is not made."""
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Smallest probability that chosen is preferred, by the votes of the judges (`p` of a pair); a pair below it, or
+    one whose votes tell none, is not made."""
+    min_p_low: float | None = Field(default=None, ge=0, le=1)
+    """The same for the lower end of its 95 % interval. 0.5 asks that chosen leads by more than chance; that takes 4
+    votes for and none against, or more."""
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    """Smallest share of the votes on the label's side; a pair below it, or one without votes on the two, is not
+    made."""
     truncated: Literal["exclude", "keep"] = "exclude"
     """What to do with responses that were cut off by the token limit: `exclude` them, or `keep` and pair
     them."""
@@ -46,6 +56,9 @@ class PairStage(RowStage):
 
     def gives(self) -> set[str]:
         return {"pairs"}
+
+    def takes(self) -> Takes:
+        return Takes(self.score)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         """The pairs that the rule makes of the eligible samples, or why it makes none."""
@@ -60,13 +73,15 @@ class PairStage(RowStage):
         else:
             made = self._wide_enough(self.choose(scores, eligible, ask.rng))
         if isinstance(made, list):
+            made = self._sure_enough(self._told(row, made))
+        if isinstance(made, list):
             made = _new(row, made)
         if isinstance(made, Drop):
             if row.pairs:
                 return row
             detail = "; ".join(part for part in (made.detail, _listed(left_out)) if part)
             return Drop(made.reason, detail)
-        return replace(row, pairs=(*row.pairs, *(self._told(row, pair) for pair in made)))
+        return replace(row, pairs=(*row.pairs, *made))
 
     def _eligible(self, row: Row, scores: Scores) -> tuple[list[int], Counter[str]]:
         """Indices that may be paired, and how many samples were left out for what.
@@ -103,15 +118,26 @@ class PairStage(RowStage):
         widest = max(pair.margin or 0.0 for pair in made)
         return Drop("margin too small", f"the widest is {widest:g}")
 
-    def _told(self, row: Row, pair: Pair) -> Pair:
-        """The pair with the name of its score, and with its probability where a comparison under that name set
-        the two side by side."""
-        pair = replace(pair, facts={"score": self.score, **pair.facts})
-        for found in row.comparisons:
-            same = found.name == self.score and {found.a, found.b} == {pair.chosen, pair.rejected}
-            if same and found.p is not None:
-                return replace(pair, p=found.p if found.a == pair.chosen else 1.0 - found.p)
-        return pair
+    def _told(self, row: Row, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs with the name of their score, and with how sure they are."""
+        named = [replace(pair, facts={"score": self.score, **pair.facts}) for pair in pairs]
+        return doubted(row, named, self.score)
+
+    def _sure_enough(self, made: Outcome) -> Outcome:
+        for least, field, reason in (
+            (self.min_p, "p", "probability too low"),
+            (self.min_p_low, "p_low", "probability too unsure"),
+            (self.min_agreement, "agreement", "too little agreement"),
+        ):
+            if least is None or isinstance(made, Drop):
+                continue
+            known = [(pair, value) for pair in made if (value := getattr(pair, field)) is not None]
+            if not known:
+                return Drop("no votes to be sure by", f"the score {self.score!r} gives a pair no {field}")
+            kept = [pair for pair, value in known if not rules.outscores(least, value)]
+            highest = max(value for _, value in known)
+            made = kept or Drop(reason, f"the highest {field} is {highest:.3g}, {least:g} asked for")
+        return made
 
 
 def _place(row_id: str, text: str) -> bytes:
@@ -143,6 +169,9 @@ def _new(row: Row, made: Sequence[Pair]) -> Outcome:
 
 class Extremes(PairStage):
     """The highest score over the lowest: one pair a row."""
+
+    def takes(self) -> Takes:
+        return Takes(self.score, best=True)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.extremes(scores, eligible)
@@ -181,6 +210,10 @@ class MuSigma(PairStage):
             )
         return self
 
+    def takes(self) -> Takes:
+        sigmas = self.k if self.quantile is None else None
+        return Takes(self.score, self.chosen == "max", sigmas, self.ddof, self.quantile)
+
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.mu_sigma(
             scores,
@@ -201,6 +234,9 @@ class MinOfK(PairStage):
 
     k: int = Field(default=5, ge=1)
     """How many responses are drawn."""
+
+    def takes(self) -> Takes:
+        return Takes(self.score, best=True)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.min_of_k(scores, eligible, k=self.k, rng=rng)
@@ -258,6 +294,9 @@ class Ranked(PairStage):
         if len(set(self.ranks)) < len(self.ranks):
             raise ValueError(f"ranks {list(self.ranks)} name a rank twice")
         return self
+
+    def takes(self) -> Takes:
+        return Takes(self.score, best=True)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.ranked(

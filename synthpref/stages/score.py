@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from synthpref.core.combine import Fit, Floats, Moments, Penalty, Weighing, learn
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Barrier, RowStage, Stage
+from synthpref.core.stage import Barrier, Made, RowStage, Stage
 from synthpref.core.types import Note, Row, Sample, Score
 
 
@@ -132,6 +132,9 @@ class Combine(Stage):
 
     def gives(self) -> set[str]:
         return {f"score:{self.name}"}
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        return {self.name: Made(of=tuple(self.names()))}
 
     def expand(self) -> Sequence[Stage]:
         fields = {name: getattr(self, name) for name in self.model_fields_set}

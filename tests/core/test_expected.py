@@ -79,6 +79,8 @@ SURE, TORN = ("7", {"7": 1.0}), ("7", {"7": 0.5, "3": 0.5})
         ('{"score": ', TORN, ', "reasoning": "a score of ', SURE, '"}'),
         ('{"parts": {"wit": ', SURE, '}, "score": "', TORN, '/10"}'),
         ('{"score": ', TORN, ', "details": {"score": 3}}'),
+        ('{"score": ', TORN, ', "details": {"score": ', SURE, "}}"),
+        ('{"a": {"score": ', SURE, '}, "b": {"c": {"score": ', TORN, "}}}"),
         ("", TORN, "/10"),
         ("A score of ", SURE, " is for the best.\n", TORN),
         ('```json\n{"score":', (" 7", {" 7": 0.5, " 3": 0.5}), "}\n```"),
@@ -91,6 +93,10 @@ def test_the_verdict_that_binds_is_the_one_that_is_weighed(parts: tuple[Part, ..
 def test_a_reply_too_long_to_be_parsed_whole_is_weighed_where_it_was_read() -> None:
     assert expected("word " * 20_000, "\nScore: ", TORN).value == pytest.approx(5)
     assert expected("word " * 20_000, '{"score": ', TORN, "}").value == pytest.approx(5)
+
+
+def test_a_long_value_beside_the_verdict_takes_no_time() -> None:
+    assert expected('{"score": "', " " * 40_000, '", "score": ', TORN, "}").value == pytest.approx(5)
 
 
 def test_ten_in_two_tokens() -> None:

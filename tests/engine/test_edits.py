@@ -134,9 +134,21 @@ EXTRACTED: dict[str, Edit] = {
     "extract": Edit({"extract": "expected"}, ASKS),
     "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
 }
+BENCH = {name: SCALED[name] for name in SCALED if name != "model"} | {
+    "judges": Edit({"judges": ["judge", {"model": "second", "rubric": "depth"}]}, ASKS),
+    "reasoning": Edit({"reasoning": "after"}, ASKS),
+    "repeats": Edit({"repeats": 2}, ASKS),
+    "extract": Edit({"extract": "expected"}, ASKS),
+    "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+    "at_least": Edit({"at_least": 2}, FREE),
+    "stop_early": Edit({"stop_early": True}, FREE, {"reducer": "majority"}),
+}
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
+    "min_p": Edit({"min_p": 0.6}, FREE),
+    "min_p_low": Edit({"min_p_low": 0.5}, FREE),
+    "min_agreement": Edit({"min_agreement": 1}, FREE),
     "truncated": Edit({"truncated": "keep"}, FREE),
 }
 MOST = {"max_pairs": Edit({"max_pairs": 2}, FREE, {"max_pairs": 1})}
@@ -162,6 +174,8 @@ USUAL: dict[str, Tree] = {
     "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
     "score.combine": {"weights": {"good": 1, "again": 2}},
+    "jury.pair": {"judges": ["judge", "second"]},
+    "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
     "pair.threshold": {"min_margin": 0.2},
@@ -268,12 +282,42 @@ EDITS: dict[str, dict[str, Edit]] = {
         "prior": Edit({"prior": 2.0}, FREE),
         "prompt": Edit({"prompt": "mine:judge/principle"}, ASKS),
     },
-    "jury": {name: SCALED[name] for name in SCALED if name != "model"}
+    "jury": BENCH
     | {
-        "judges": Edit({"judges": ["judge", "second", "other"]}, ASKS),
+        "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
+        "reducer": Edit({"reducer": "median"}, FREE),
+    },
+    "jury.pair": BENCH
+    | {
+        "prompt": Edit({"prompt": "mine:judge/pair"}, ASKS),
+        "verdict": Edit({"verdict": "scores"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "scale": Edit({"scale": [1, 5]}, ASKS, {"verdict": "scores"}),
+        "integer": Edit({"integer": False}, ASKS, {"verdict": "scores"}),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 2}, ASKS, {"schedule": "round_robin", "rounds": 1}),
+        "against": Edit({"against": 0}, FREE),
+        "swap": Edit({"swap": False}, FREE),
+        "score": Edit({"score": "win_rate"}, FREE),
+        "prior": Edit({"prior": 2.0}, FREE),
+        "disagree": Edit({"disagree": "average"}, FREE),
+        "reducer": Edit({"reducer": "mean"}, FREE),
+        "tie": Edit({"tie": "abstain"}, FREE),
+    },
+    "debate": {name: SCALED[name] for name in SCALED if name != "model"}
+    | {
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "judges": Edit({"judges": ["second", "judge"]}, ASKS),
+        "about": Edit({"about": "pair"}, ASKS),
+        "personas": Edit({"personas": {"a cook": "You cook.", "a baker": "You bake."}}, ASKS),
+        "rounds": Edit({"rounds": 1}, ASKS),
+        "words": Edit({"words": 50}, ASKS),
+        "swap": Edit({"swap": False}, FREE, {"about": "pair"}),
         "reducer": Edit({"reducer": "median"}, FREE),
         "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
-        "at_least": Edit({"at_least": 2}, FREE),
+        "at_least": Edit({"at_least": 3}, FREE),
+        "prompt": Edit({"prompt": "mine:judge/debate"}, ASKS),
+        "prompt_verdict": Edit({"prompt_verdict": "mine:judge/debate_verdict"}, ASKS),
     },
     "score.combine": {
         "name": Edit({"name": "another"}, FREE),
@@ -448,6 +492,8 @@ SHARED: dict[str, Any] = {
     "stop": ["the"],
     "price": {"input": 1, "output": 2},
     "licence": "mit",
+    "family": "house",
+    "context_length": 9,
     "retries": 2,
     "structured_output": False,
     "logprobs": False,
@@ -501,7 +547,16 @@ def test_every_field_of_every_model_is_edited_here() -> None:
     assert set(BUILT_IN["backends"]) == {"openai", "simulated"}
 
 
-NEUTRAL_ONES = {"price", "licence", "retries", "concurrency", "error", "latency_s"}
+NEUTRAL_ONES = {
+    "price",
+    "licence",
+    "family",
+    "context_length",
+    "retries",
+    "concurrency",
+    "error",
+    "latency_s",
+}
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -531,7 +586,19 @@ def server() -> Iterator[Server]:
 
 
 AT_THE_DOOR = {
-    *("price", "licence", "retries", "concurrency", "rpm", "tpm", "timeout_s", "transport", "base_url"),
+    *(
+        "price",
+        "licence",
+        "family",
+        "context_length",
+        "retries",
+        "concurrency",
+        "rpm",
+        "tpm",
+        "timeout_s",
+        "transport",
+        "base_url",
+    ),
     *("api_key", "headers", "logprobs", "many", "max_tokens_as"),
 }
 """Fields of an endpoint that cannot change what a model answers."""

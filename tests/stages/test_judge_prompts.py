@@ -24,6 +24,14 @@ COMMON = {"prompt": "P?", "reference": None, "shape": '{"x": 1}'}
 SCALED = {**COMMON, "low": "1", "high": "10"}
 BY = {"rubric": "R", "own": False, "reasoning": "before"}
 TWO = {"ties": True, "response_a": "X", "response_b": "Y"}
+SPOKEN = {"prompt": "P?", "reference": None, "rubric": "R", "own": False}
+DEBATE = {
+    "responses": ["X", "Y"],
+    "speaker": "the sceptic",
+    "character": "You ask for proof.",
+    "speeches": ["S", "T"],
+    "speakers": ["The reader, round 1", "The sceptic, round 1"],
+}
 VALUES: dict[str, dict[str, Any]] = {
     "point": {**SCALED, **BY, "response": "X"},
     "aspects": {**SCALED, "reasoning": "before", "aspects": {"wit": "W", "depth": "D"}, "response": "X"},
@@ -32,6 +40,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "principle": {**SCALED, **TWO, "rubric": "R", "reasoning": "before"},
     "principle_winner": {**COMMON, **TWO, "rubric": "R", "reasoning": "before"},
     "list": {**SCALED, **BY, "ties": True, "responses": ["X", "Y", "Z"]},
+    "debate": {**SPOKEN, **DEBATE, "round": "2", "rounds": "2", "words": "99"},
+    "debate_verdict": {**SCALED, **BY, **DEBATE},
     "reask": {"why": "no verdict found", "shape": '{"x": 1}'},
 }
 LABELS = {
@@ -42,6 +52,8 @@ LABELS = {
     "principle": ["prompt", "response A", "response B"],
     "principle_winner": ["prompt", "response A", "response B"],
     "list": ["prompt", "response 1", "response 2", "response 3"],
+    "debate": ["prompt", "response 1", "response 2", "speech 1", "speech 2"],
+    "debate_verdict": ["prompt", "response 1", "response 2", "speech 1", "speech 2"],
     "reask": [],
 }
 
@@ -61,7 +73,7 @@ def test_each_renders_strictly_with_its_fences_and_ends_with_the_shape(prompts: 
     messages = prompts.render(f"judge/{name}", VALUES[name])
     user = messages[-1]["content"]
     assert [label for label, _ in fenced(user)] == LABELS[name]
-    assert user.endswith('{"x": 1}')
+    assert user.endswith('{"x": 1}') or "shape" not in VALUES[name]
     assert "{%" not in user
     assert "{{" not in user
     assert "\n\n\n\n" not in user
@@ -72,7 +84,7 @@ def test_each_renders_strictly_with_its_fences_and_ends_with_the_shape(prompts: 
         assert fair in messages[0]["content"]
         assert not re.search(r"\S- |[^\n]\n\n- ", messages[0]["content"])
         with_reference = prompts.render(f"judge/{name}", {**VALUES[name], "reference": "Gold"})
-        assert [label for label, _ in fenced(with_reference[-1]["content"])] == [*LABELS[name], "reference"]
+        assert sorted(dict(fenced(with_reference[-1]["content"]))) == sorted([*LABELS[name], "reference"])
 
 
 @pytest.mark.parametrize("name", VALUES)

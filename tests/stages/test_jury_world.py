@@ -143,7 +143,9 @@ def test_stopping_early_ends_the_same_and_costs_less(reducer: Any) -> None:
 
 def test_a_debate_is_right_more_often_than_one_of_those_who_debate() -> None:
     given = rows(300)[:100]
-    made, _ = judged(Debate(judges=("m",), rounds=1, about="pair"), {"m": Simulated(model="m", noise=2)}, given)
+    made, _ = judged(
+        Debate(judges=("m",), rounds=1, about="pair"), {"m": Simulated(model="m", noise=2)}, given
+    )
     votes = [abs((v.value or 0.0) - truth(one)) for one in made for v in one.comparisons[0].votes]
     whole = [abs(p - truth(one)) for p, one in zip(outcomes(made, "debated"), made, strict=True)]
     assert mean(whole) < mean(votes) - 0.05, (mean(whole), mean(votes))

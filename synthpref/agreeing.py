@@ -9,22 +9,21 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
-import yaml
 from pydantic import ValidationError
 
 from synthpref import __version__, job
 from synthpref.core.assess import assess
 from synthpref.core.errors import Problem, RecipeError, RunStopped
-from synthpref.core.export import Exporter
 from synthpref.core.judged import Table
 from synthpref.core.juries import Choice
 from synthpref.core.labelled import Labelled
 from synthpref.core.measure import Figures, Settings
 from synthpref.core.source import Samples, Source
+from synthpref.core.stage import ROLE
 from synthpref.engine import recipe as recipes
 from synthpref.engine.folder import finished, replaced, write_json
-from synthpref.engine.recipe import Recipe, Use
 from synthpref.engine.recipe_yaml import parse
+from synthpref.engine.registry import Registry
 from synthpref.io import agreement, rows
 from synthpref.io.columns import plain
 from synthpref.io.judged_rows import judges_of
@@ -91,7 +90,7 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
     table = table_of(asked.mapping, gathered)
     made_by: Figures = {}
     if asked.recipe is not None:
-        table, made_by = _judged(asked, gathered, table, view)
+        table, made_by = _judged(asked, asked.recipe, gathered, table, view)
     if not table.judges:
         raise RecipeError([Problem("judge", "nobody judges", "name a column with --judge, or a --recipe")])
     table = replace(table, notes=[*table.notes, *made_by.pop("notes", ())])
@@ -119,15 +118,23 @@ def _write(folder: Path, found: Figures) -> None:
 # ---- the judges of a recipe
 
 
-def _judged(asked: Asked, gathered: Gathered, table: Table, view: job.View) -> tuple[Table, Figures]:
+def _judged(
+    asked: Asked, path: Path, gathered: Gathered, table: Table, view: job.View
+) -> tuple[Table, Figures]:
     """The table with the judges of the recipe added, which are run on its items first."""
     if not table.pairs:
         raise RecipeError([Problem("--recipe", "it judges pairs", "name two responses with --a and --b")])
-    assert asked.recipe is not None
     folder = asked.folder / "judging"
     folder.mkdir(parents=True, exist_ok=True)
     source = _source(asked.mapping, gathered, folder.absolute() / "items.jsonl")
-    recipe, left_out = scoring(recipes.load(asked.recipe, asked.set_values), source, f"{asked.name}-judging")
+    left_out: list[str] = []
+
+    def change(tree: dict[str, Any]) -> dict[str, Any]:
+        changed, left = scoring(tree, path.parent, source, f"{asked.name}-judging")
+        left_out.extend(left)
+        return changed
+
+    recipe = recipes.load(path, asked.set_values, change=change)
     result = job.run(recipe, folder, expected=len(table.ids), view=view)
     if result.stopped:
         raise RunStopped(f"{result.stopped}; the same command goes on")
@@ -183,42 +190,41 @@ def _response(value: Any) -> Any:
     )
 
 
-def scoring(recipe: Recipe, source: Source, name: str) -> tuple[Recipe, list[str]]:
-    """The recipe with only its stages that give scores or comparisons, on another source; and the stages that were
-    left out."""
-    kept: list[Use] = []
+def scoring(
+    recipe: dict[str, Any], base: Path, source: Source, name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """A recipe, as plain values, with only its stages that give scores or comparisons, and their models, on another
+    source; and the stages that were left out. What is wrong with a stage is left for the recipe's checks to find."""
+    registry = Registry([base / plugin for plugin in recipe.get("plugins") or ()])
     have = {"samples", *source.facts()}
-    left_out = []
-    for use in recipe.uses:
-        gives = use.stage.gives()
-        judges = any(fact.startswith(("score:", "comparisons:")) for fact in gives)
-        lacking = {f for f in use.stage.needs() - have if not f.startswith("meta:")}
-        if judges and not lacking and "samples" not in gives:
-            kept.append(use)
+    kept: list[Any] = []
+    left_out: list[str] = []
+    roles: set[str] = set()
+    for item in recipe.get("stages") or ():
+        word, fields = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
+        try:
+            stage = registry.get("stages", word).model_validate(fields or {})
+        except (RecipeError, ValidationError, TypeError):
+            kept.append(item)
+            roles |= set(recipe.get("models") or {})
+            continue
+        gives = stage.gives()
+        lacking = {fact for fact in stage.needs() - have if not fact.startswith("meta:")}
+        if any(fact.startswith(("score:", "comparisons:")) for fact in gives) and not lacking:
+            kept.append(item)
             have |= gives
+            roles |= {role for _, role in stage.marked(ROLE)}
         else:
-            left_out.append(use.label)
+            left_out.append(word)
     if not kept:
         fix = "a recipe with judge.*, jury, debate, reward or verify was expected"
         raise RecipeError([Problem("--recipe", "no stage of it judges samples that are there", fix)])
-    exporter: Exporter = recipe.registry.get("exporters", "trl-prompt-only").model_validate(
-        {"format": "trl-prompt-only"}
-    )
-    places = [int(use.path.split("[")[1].split("]")[0]) for use in kept]
-    tree = {
-        **recipe.tree,
+    changed = {
+        **recipe,
         "name": name,
+        "models": {role: spec for role, spec in (recipe.get("models") or {}).items() if role in roles},
         "source": source.model_dump(mode="json", exclude_defaults=True),
-        "stages": [recipe.tree["stages"][i] for i in places],
+        "stages": kept,
         "export": {"format": "trl-prompt-only"},
     }
-    head = recipe.head.model_copy(update={"name": name})
-    changed = replace(
-        recipe,
-        head=head,
-        source=source,
-        uses=kept,
-        export=exporter,
-        tree=yaml.safe_load(yaml.safe_dump(tree)),
-    )
     return changed, left_out

@@ -97,16 +97,29 @@ def init(
 
 
 @app.command()
-def check(recipe: RecipePath, set_: Settings = None) -> None:
-    """Report every mistake that can be seen without a call, then what a run will ask for and cost."""
+def check(
+    recipe: RecipePath,
+    set_: Settings = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if there are warnings.")] = False,
+) -> None:
+    """Report every mistake that can be seen without a call, what a run will ask for and cost, and warnings:
+    what will make its labels worth less."""
     from synthpref import job
-    from synthpref.view import plan_table
+    from synthpref.view import plan_table, warning_lines
 
     loaded = job.load(recipe, set_ or [])
     estimate = job.estimate(loaded)
     console = _console()
     console.print(plan_table(estimate), soft_wrap=False)
-    console.print(f"{recipe}: no mistakes found; nothing was asked.")
+    warned = job.warnings(loaded, estimate)
+    for line in warning_lines(warned):
+        console.print(line)
+    names = ", ".join(dict.fromkeys(one.name for one in warned))
+    silenced = f"; what is meant so: allow: [{names}]" if warned else ""
+    count = f"{len(warned)} warning{'s' if len(warned) > 1 else ''}" if warned else "no warnings"
+    console.print(f"{recipe}: no mistakes found, {count}{silenced}; nothing was asked.", markup=False)
+    if strict and warned:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -164,6 +177,8 @@ def run(
         "" if estimate.cost is None else f", about ${estimate.cost * expected / max(estimate.rows, 1):,.2f}"
     )
     console.print(f"{loaded.name}: {expected:,} rows, {len(loaded.uses)} stages{cost}")
+    for warned in job.warnings(loaded, estimate):
+        console.print(f"warning: {warned}", markup=False)
     folder = out or Path("runs") / loaded.name
     try:
         with ExitStack() as stack:

@@ -22,16 +22,18 @@ from synthpref import __version__
 from synthpref.core.errors import JournalDamaged, JournalError, RunStopped, StageError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
+from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
 from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal
+from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Records, damaged
 from synthpref.engine.registry import Registry
 from synthpref.engine.role import Stop
-from synthpref.engine.runner import Books, Runner
+from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
@@ -61,6 +63,11 @@ def source(recipe: Recipe, limit: int | None = None) -> Iterator[Row]:
 def estimate(recipe: Recipe) -> Plan:
     """What a run will ask for. Reads the source to its end, so a broken line in it is found here."""
     return plan(recipe, source(recipe))
+
+
+def warnings(recipe: Recipe, estimate: Plan) -> list[Warned]:
+    """What will make the recipe's labels worth less than they cost, as far as it can be seen without a call."""
+    return lint.warnings(recipe, estimate)
 
 
 @dataclass(frozen=True)
@@ -299,9 +306,13 @@ def _summary(
 
 
 def _stage_counts(recipe: Recipe, journal: Journal) -> list[dict[str, Any]]:
-    """Rows dropped and rejected by each stage, with reasons."""
-    counts = {use.label: {"stage": use.label, "dropped": {}, "rejected": {}} for use in recipe.uses}
+    """Rows dropped and rejected by each stage, with reasons; and what it noted."""
+    counts: dict[str, dict[str, Any]] = {
+        use.label: {"stage": use.label, "dropped": {}, "rejected": {}} for use in recipe.uses
+    }
     for step in steps_of(recipe):
+        if step.is_barrier and (note := journal.fact(note_of(step))):
+            counts[step.parts[0].use.label]["notes"] = orjson.loads(note)
         for kind, stage, reason, n in journal.counts(step.number):
             if kind != "row":
                 if stage not in counts:

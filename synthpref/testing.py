@@ -16,7 +16,7 @@ from typing import Any
 from synthpref.core.seam import Capability, Completion, ModelInfo, Request, RequestAsk
 from synthpref.core.stage import Barrier, RowStage, Stage
 from synthpref.core.template import Prompts
-from synthpref.core.types import Drop, Message, Row, Sample
+from synthpref.core.types import Drop, Message, Note, Row, Sample
 from synthpref.engine.prompts import prompt_source
 
 Answer = Callable[[Request], Sequence[str | Completion]]
@@ -73,10 +73,11 @@ def run_stage(
         out: list[Row | tuple[Row, Drop] | Drop] = []
         if isinstance(part, RowStage):
             for one in going:
-                made = asyncio.run(part.run(one, FunctionAsk(answer or refuse, one.id, able)))
-                out += made if isinstance(made, list) else [made]
+                came = asyncio.run(part.run(one, FunctionAsk(answer or refuse, one.id, able)))
+                out += came if isinstance(came, list) else [came]
         elif isinstance(part, Barrier):
-            out += part.run(sorted(going, key=lambda r: r.id), random.Random(0))
+            made = part.run(sorted(going, key=lambda r: r.id), random.Random(0))
+            out += [item for item in made if not isinstance(item, Note)]
         going = [item for item in out if isinstance(item, Row)]
         left += [item[1] if isinstance(item, tuple) else item for item in out if not isinstance(item, Row)]
     return [*going, *left]

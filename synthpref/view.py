@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from synthpref.engine.lint import Warned
 from synthpref.engine.plan import ASSUMPTIONS, Plan
 from synthpref.engine.progress import Progress
 
@@ -43,6 +44,17 @@ def watching(console: Console, progress: Progress) -> Iterator[None]:
         done.set()
         thread.join()
         console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+
+
+def warning_lines(warned: Sequence[Warned]) -> list[Text]:
+    """Each warning in full: what was found, why it matters, what to do."""
+    lines = []
+    for one in warned:
+        line = Text()
+        line.append(f"warning: {one.name}", style="bold yellow")
+        line.append(f"\n  {one.path}: {one.found}\n  why: {one.why}\n  do:  {one.fix}")
+        lines.append(line)
+    return lines
 
 
 def plan_table(plan: Plan) -> Table:

@@ -55,6 +55,7 @@ OURS: dict[str, Any] = {
     "high": "10",
     "kinds": ["a question", "a letter"],
     "low": "1",
+    "negated": False,
     "own": False,
     "preferred": "A",
     "reasoning": "before",

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -35,7 +36,7 @@ def kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None
     None where it is not defined: no item that both label, or both using one and the same label throughout.
     Raises ValueError on lists of different length.
     """
-    return defined(kappa_of(confusion(answered(first, second))))
+    return defined(kappa_of_sums(met(answered(first, second)).sum(axis=0, keepdims=True)))
 
 
 def krippendorff(
@@ -86,20 +87,30 @@ def coded(labels: Sequence[_Label]) -> tuple[Codes, list[_Label]]:
     return codes, list(places)
 
 
-def confusion(both: Sequence[tuple[Hashable, Hashable]]) -> Array:
-    """How often which two labels met, as one table of shape (1, labels, labels)."""
+def met(both: Sequence[tuple[Hashable, Hashable]]) -> Array:
+    """A row for each item that two raters label: whether they agree, what the first says and what the second
+    says, as indicators of the labels. Of all that the two say kappa takes no more than the sums of these."""
     codes, names = coded([label for pair in both for label in pair])
-    cells = codes[::2] * len(names) + codes[1::2]
-    counts = np.bincount(cells, minlength=len(names) ** 2).astype(float)
-    return counts.reshape(1, len(names), len(names))
+    first, second = codes[::2], codes[1::2]
+    rows = np.zeros((len(both), 1 + 2 * len(names)))
+    items = np.arange(len(both))
+    rows[items, 0] = first == second
+    rows[items, 1 + first] = 1
+    rows[items, 1 + len(names) + second] = 1
+    return rows
+
+
+def kappa_of_sums(sums: Array) -> Array:
+    """Cohen's kappa of each row of sums of `met`; NaN where not defined."""
+    agreed, first, second = np.split(sums, [1, 1 + (sums.shape[1] - 1) // 2], axis=1)
+    n, by_chance = first.sum(axis=1), (first * second).sum(axis=1)
+    return ratio(agreed[:, 0] * n - by_chance, n * n - by_chance)
 
 
 def kappa_of(tables: Array) -> Array:
-    """Cohen's kappa of each table in an array of shape (tables, labels, labels); NaN where not defined."""
-    n = tables.sum(axis=(1, 2))
-    by_chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
-    agreed = np.trace(tables, axis1=1, axis2=2) * n
-    return ratio(agreed - by_chance, n * n - by_chance)
+    """Cohen's kappa of each table of counts in an array of shape (tables, labels, labels)."""
+    agreed = np.trace(tables, axis1=1, axis2=2)
+    return kappa_of_sums(np.column_stack([agreed, tables.sum(axis=2), tables.sum(axis=1)]))
 
 
 def ratio(above: Array, below: Array) -> Array:
@@ -137,7 +148,7 @@ class Rated:
                 raise ValueError(f"not in the order {list(order)}: {unknown}")
             names.sort(key=list(order).index)
         elif level != "nominal":
-            if strange := [name for name in names if not isinstance(name, int | float)]:
+            if strange := [name for name in names if not isinstance(name, Real) or name != name]:
                 raise ValueError(f"{level} labels are numbers, not {strange[0]!r}; give their order")
             names.sort()
         place = {name: i for i, name in enumerate(names)}

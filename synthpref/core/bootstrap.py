@@ -143,11 +143,12 @@ def resampled_sums(
         return Resampled(value, np.empty(0), np.empty(0), np.empty(0), m)
     kinds, counts = np.unique(sums, axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
-    at_once = max(1, _BLOCK // len(kinds))
-    figures = [
-        statistic(rng.multinomial(m, counts / m, size=min(at_once, resamples - start)) @ kinds)
-        for start in range(0, resamples, at_once)
-    ]
+    if len(kinds) > m / 4:
+        figures = [statistic(drawn @ sums) for drawn in _drawn(m, resamples, m, rng)]
+    else:
+        at_once = max(1, _BLOCK // len(kinds))
+        rows_at_once = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
+        figures = [statistic(rng.multinomial(m, counts / m, size=size) @ kinds) for size in rows_at_once]
     return Resampled(value, np.concatenate(figures), statistic(total - kinds), counts.astype(float), m)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from synthpref.core.parse import Scale
+from synthpref.core.parse import LONG_LINE, Scale
 from synthpref.core.reply import Parsed, json_places, plain
 from synthpref.core.seam import TokenLogprob
 
@@ -131,7 +131,7 @@ def _token_at(logprobs: Tokens, said: Parsed[Any], names: Collection[str], verdi
     place = said.at
     if place is not None and text[place : place + 1] in ("{", "["):
         written = re.compile(rf"\W*(?:[a-z]+\s+)?\W*?(?P<verdict>{verdict})", re.IGNORECASE)
-        there = [written.match(text, at) for path, at in json_places(text, place) if _under(path, names)]
+        there = [written.match(text, at, at + LONG_LINE) for at in _named_places(text, place, names)]
         place = next((found.start("verdict") for found in reversed(there) if found), None)
     if place is None:
         return None
@@ -139,10 +139,18 @@ def _token_at(logprobs: Tokens, said: Parsed[Any], names: Collection[str], verdi
     return next((i for i, end in enumerate(ends) if end > place), None)
 
 
-def _under(path: Sequence[str], names: Collection[str]) -> bool:
-    """Whether keys lead to a verdict: the last is one of the names, or "score" under one of them."""
-    named = [plain(key) in names for key in path]
-    return named[-1:] == [True] or (named[-2:-1] == [True] and plain(path[-1]) in SCORE)
+def _named_places(text: str, start: int, names: Collection[str]) -> list[int]:
+    """Where the values stand that JSON has under one of the names, or under "score" within it. As the parser
+    does, nothing is looked for inside an object that has one."""
+    found: list[tuple[tuple[str, ...], int]] = []
+    for path, at in json_places(text, start):
+        named = [plain(key) in names for key in path]
+        if named[-1:] == [True]:
+            found.append((path[:-1], at))
+        elif named[-2:-1] == [True] and plain(path[-1]) in SCORE:
+            found.append((path[:-2], at))
+    holders = {holder for holder, _ in found}
+    return [at for holder, at in found if not any(holder[:n] in holders for n in range(len(holder)))]
 
 
 def _masses(tokens: Tokens, scale: Scale, said: str) -> dict[int, float]:

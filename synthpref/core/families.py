@@ -33,7 +33,7 @@ BASES: Mapping[str, str] = {
     "command": r"command(?=-(?:r|a|light|nightly|xlarge|medium)(?![a-z]))|c4ai|aya(?=-(?:23|expanse|vision))",
     "granite": r"granite",
     "pythia": r"pythia",
-    "gpt-neo": r"gpt-?(?:j|neox?)",
+    "gpt-neo": r"gpt-?(?:j|neo(?:xt?)?)",
     "mpt": r"mpt",
     "bloom": r"bloomz?",
     "opt": r"opt(?=-\d)",
@@ -56,7 +56,7 @@ BASES: Mapping[str, str] = {
 
 OWN: Mapping[str, str] = {
     "gpt": (
-        r"(?:chat)?gpt-?[2345]o?(?!-?x-)|gpt-oss|chatgpt|(?:(?:text|code)-)?(?:davinci|curie|babbage|ada)(?=-\d)"
+        r"(?:chat)?gpt-?[2345]o?(?!-?x-)|gpt-oss|chat-?gpt|(?:(?:text|code)-)?(?:davinci|curie|babbage|ada)(?=-\d)"
         r"|(?<!.)o[134](?=$|-(?:mini|pro|preview|\d))"
     ),
     "claude": r"claude",
@@ -80,7 +80,7 @@ OWN: Mapping[str, str] = {
 TUNED: Mapping[str, str] = {
     "llama": (
         r"vicuna|alpaca|guanaco|koala|tulu|ultralm|ultrarm|wizardlm(?=-(?:7|13|30|70)b)|judgelm|pandalm|auto-j"
-        r"|prometheus(?=-13b)|selene|xwin-lm|orca-2|stable-?beluga|platypus2|beaver|athene(?=-70b)|gpt4all(?=-13b)"
+        r"|prometheus(?=-13b)|selene|xwin-lm|orca-2|stable-?beluga|platypus-?2|beaver|athene(?=-70b)|gpt4all(?=-13b)"
         r"|starling-rm(?=-7b)|pplx(?=-70b)|openchat(?=-3\.6)|lynx"
     ),
     "mistral": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from synthpref.core.agreement import Array
 from synthpref.core.bootstrap import Estimate, bootstrap
 from synthpref.core.intervals import wilson
+from synthpref.core.newton import line, newton, share
 from synthpref.core.stats import mean
 
 Outcome = tuple[int, int, float]
@@ -62,7 +63,8 @@ def probability(
     one of them was not compared.
 
     The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
-    through to p. It holds each outcome for independent of the others.
+    through to p. It holds each outcome for independent of the others, and a tie for a draw of 1 or 0, which varies
+    more: where there are many ties it is wider than it need be.
     """
     return probabilities(players, outcomes, [(i, j)], level, prior=prior)[0]
 
@@ -87,7 +89,7 @@ def probabilities(
         gap = float(strength[a] - strength[b])
         error = math.sqrt(max(0.0, float(spread[a, a] + spread[b, b] - spread[a, b] - spread[b, a])))
         ends = (gap, gap - reach * error, gap + reach * error)
-        p, low, high = (float(_share(np.array(x))) for x in ends)
+        p, low, high = (float(share(np.array(x))) for x in ends)
         return p, low, high
 
     return [chance(i, j) for i, j in pairs]
@@ -96,14 +98,15 @@ def probabilities(
 def elo(
     players: int, outcomes: Sequence[Outcome], *, k: float = 32, scale: float = 400, start: float = 1500
 ) -> list[float | None]:
-    """Elo ratings (Elo, 1978), of mean `start` over the players that were compared; None for those that were
-    not. A point more is scale / ln 10 log-odds less.
+    """Elo ratings R (Elo, 1978): after each game R_a rises and R_b falls by k · (p - E), where the expected E is
+    1 / (1 + 10^((R_b - R_a) / scale)). Of mean `start` over the players that were compared; None for those that
+    were not.
 
-    A rating by Elo hangs on the order of the games, which means nothing here, so each rating is the mean over all
-    orders (what Boubdir et al., 2023, arXiv:2311.17295 advise to draw permutations for). It is found without
-    drawing: in a random order each game falls at some time between 0 and 1, and what a player has gained by
-    then is, in the mean, what its other games have gained it. A single game moves the ratings by exactly
-    k · (p - expected).
+    Elo's ratings hang on the order of the games, which means nothing here, so each rating is the mean over all
+    orders, for which Boubdir et al. (2023, arXiv:2311.17295) draw permutations. It is found without drawing, so
+    that equal records are equal ratings: in a random order each game falls at some time between 0 and 1, and what
+    the two have gained by then is, in the mean, what their other games have brought. That leaves out only the
+    bend of E over the spread of the orders, some tenths of a point at k = 32. One game by itself is exact.
     """
     _check(players, outcomes)
     times = Counter((a, b, p) if a < b else (b, a, 1 - p) for a, b, p in outcomes)
@@ -119,7 +122,7 @@ def elo(
         """How fast each kind of game gains now, where one of it has gained `own` so far."""
         rating = np.bincount(a, own * count, players) - np.bincount(b, own * count, players)
         # What a game itself will bring is not known before it is played.
-        return k * (won - _share(per_point * (rating[a] - rating[b] - 2 * own)))
+        return k * (won - share(per_point * (rating[a] - rating[b] - 2 * own)))
 
     most = float(np.max(np.bincount(a, count, players) + np.bincount(b, count, players)))
     steps = max(64, math.ceil(4 * k * per_point * most))
@@ -175,25 +178,26 @@ def logistic(
 ) -> Array:
     """Coefficients w that minimise the log loss of y, shares from 0 to 1, under 1 / (1 + exp(-X w)), plus
     ridge · |w|² / 2: as scikit-learn's with C = 1 / ridge and no intercept. For an intercept give X a column of
-    ones; `ridge` may be one for each column. Raises ValueError on shapes that do not fit."""
+    ones; `ridge` may be one for each column, and 0 only where the data cannot be told apart without error.
+    Raises ValueError on shapes that do not fit, or of no rows."""
     x = np.asarray(X, dtype=float)
-    share = np.asarray(y, dtype=float)
-    weight = np.ones(len(share)) if weights is None else np.asarray(weights, dtype=float)
-    if x.ndim != 2 or not len(x) == len(share) == len(weight):
-        raise ValueError(f"shapes do not fit: X {x.shape}, y {share.shape}, weights {weight.shape}")
+    shares = np.asarray(y, dtype=float)
+    weight = np.ones(len(shares)) if weights is None else np.asarray(weights, dtype=float)
+    if x.ndim != 2 or not len(x) == len(shares) == len(weight) > 0:
+        raise ValueError(f"shapes do not fit: X {x.shape}, y {shares.shape}, weights {weight.shape}")
     penalty = np.broadcast_to(np.asarray(ridge, dtype=float), x.shape[1])
 
     def slope(w: Array) -> tuple[Array, Array]:
-        expected = _share(x @ w)
+        expected = share(x @ w)
         bend = (x * (weight * expected * (1 - expected))[:, None]).T @ x + np.diag(penalty)
-        return x.T @ (weight * (share - expected)) - penalty * w, bend
+        return x.T @ (weight * (shares - expected)) - penalty * w, bend
 
-    return _newton(slope, x.shape[1])[0]
+    return newton(slope, lambda step: x @ step, x.shape[1])[0]
 
 
 def length_controlled(
     wins: Sequence[float | None],
-    length_differences: Sequence[float],
+    length_differences: Sequence[float | None],
     *,
     clusters: Sequence[Hashable] | None = None,
     ridge: float = 0.1,
@@ -202,72 +206,50 @@ def length_controlled(
     seed: int = 0,
 ) -> Estimate:
     """The win rate if both had been of equal length (Dubois et al., 2024, arXiv:2404.04475, with no term for
-    the prompt): a logistic regression of `wins` (1, 0, or 0.5 for a tie; None is left out) on an intercept and
-    tanh(length difference / its spread), read off at no difference.
+    the prompt): a logistic regression of `wins` (1, 0, or 0.5 for a tie) on an intercept and
+    tanh(length difference / its spread), read off at no difference. None in either is left out.
 
     A difference is the length of the one whose wins these are less that of the other. The spread is about 0, so
     that no difference stays none. `ridge` keeps it finite where all were won, or all by the longer.
     """
-    kept = [i for i, win in enumerate(wins) if win is not None]
+    if not ridge > 0:
+        raise ValueError(f"the ridge must be above 0, not {ridge}")
+    both = enumerate(zip(wins, length_differences, strict=True))
+    kept = [i for i, (win, gap) in both if win is not None and gap is not None]
     won = np.array([wins[i] for i in kept], dtype=float)
     gap = np.array([length_differences[i] for i in kept], dtype=float)
     names = None if clusters is None else [clusters[i] for i in kept]
-
-    def at_no_difference(weights: Array) -> Array:
-        spread = np.sqrt((weights @ gap**2) / weights.sum(axis=1))[:, None]
-        x = np.tanh(np.divide(gap, spread, out=np.zeros(weights.shape), where=spread > 0))
-        found = _two_terms(weights, x, won, ridge, near[0])
-        # The first, of all items, is where those of the resamples are looked for.
-        near[0] = near[0] if near[0].any() else found[0]
-        return _share(found[:, 0])
-
-    near = [np.zeros(2)]
     n = len(kept)
-    found = bootstrap(at_no_difference, n, clusters=names, level=level, resamples=resamples, seed=seed)
+    if not n:
+        return Estimate(None, None, None, 0)
+
+    def apart(weights: Array) -> Array:
+        spread = np.sqrt((weights @ gap**2) / weights.sum(axis=1))[:, None]
+        bent: Array = np.tanh(np.divide(gap, spread, out=np.zeros(weights.shape), where=spread > 0))
+        return bent
+
+    every = np.ones((1, n))
+    start = line(every, apart(every), won, ridge, np.zeros(2))[0]
+    found = bootstrap(
+        lambda weights: share(line(weights, apart(weights), won, ridge, start)[:, 0]),
+        n,
+        clusters=names,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
     if found.value is None or not won.min() == won.max() in (0, 1):
         return found
     # All won, or all lost: no resample is otherwise, so a bound on the plain win rate stands in.
     m = n if names is None else len(set(names))
-    bound = wilson(won[0] * m, m, level)
+    bound = wilson(float(won[0]) * m, m, level)
     return Estimate(found.value, min(bound.low, found.value), max(bound.high, found.value), n)
-
-
-def _two_terms(weights: Array, x: Array, y: Array, ridge: float, start: Array) -> Array:
-    """Intercept and slope of many logistic regressions at once, one for each row of weights and of x."""
-    w = np.tile(start, (len(weights), 1))
-    for _ in range(100):
-        expected = _share(w[:, :1] + w[:, 1:] * x)
-        left = weights * (y - expected)
-        gradient = np.stack([left.sum(axis=1), (left * x).sum(axis=1)], axis=1) - ridge * w
-        bend = weights * expected * (1 - expected)
-        cross = (bend * x).sum(axis=1)
-        one, two = bend.sum(axis=1) + ridge, (bend * x * x).sum(axis=1) + ridge
-        step = (
-            np.stack(
-                [
-                    two * gradient[:, 0] - cross * gradient[:, 1],
-                    one * gradient[:, 1] - cross * gradient[:, 0],
-                ],
-                axis=1,
-            )
-            / (one * two - cross**2)[:, None]
-        )
-        largest = np.abs(step).max(axis=1, keepdims=True)
-        w = w + step * np.minimum(1.0, 2.0 / np.maximum(largest, 1e-300))
-        if largest.max() < 1e-8:
-            break
-    return w
 
 
 def _check(players: int, outcomes: Sequence[Outcome]) -> None:
     for a, b, p in outcomes:
         if a == b or not (0 <= a < players and 0 <= b < players) or not 0 <= p <= 1:
             raise ValueError(f"not an outcome among {players} players: {(a, b, p)}")
-
-
-def _share(log_odds: Array) -> Array:
-    shares: Array = 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
-    return shares
 
 
 def _fit(
@@ -288,26 +270,10 @@ def _fit(
         wins[j] += 1 - p
 
     def slope(strength: Array) -> tuple[Array, Array]:
-        expected = _share(strength[:, None] - strength[None, :])
-        alone = _share(strength)
+        expected = share(strength[:, None] - strength[None, :])
+        alone = share(strength)
         weight = games * expected * (1 - expected)
         bend = np.diag(weight.sum(axis=1) + prior * alone * (1 - alone)) - weight
         return wins - (games * expected).sum(axis=1) + prior * (0.5 - alone), bend
 
-    return place, *_newton(slope, len(place), tolerance)
-
-
-def _newton(
-    slope: Callable[[Array], tuple[Array, Array]], size: int, tolerance: float = 1e-10
-) -> tuple[Array, Array]:
-    """The maximum of a concave function, from its gradient and minus its Hessian, and the latter there."""
-    at = np.zeros(size)
-    gradient, bend = slope(at)
-    for _ in range(200 if size else 0):
-        step = np.linalg.solve(bend, gradient)
-        # A full step may overshoot where the likelihood is flat, so it is kept to log-odds of 2.
-        at = at + step * min(1.0, 2.0 / max(1e-300, float(np.abs(step).max())))
-        gradient, bend = slope(at)
-        if np.abs(step).max() < tolerance:
-            break
-    return at, bend
+    return place, *newton(slope, lambda step: step, len(place), tolerance)

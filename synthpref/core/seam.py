@@ -122,6 +122,11 @@ class ModelSpec(BaseModel):
     """US dollars per million tokens, {input, output}; needed for cost figures and `max_cost_usd`."""
     licence: Annotated[str | None, NEUTRAL] = None
     """Licence of the model's outputs, named in the dataset card."""
+    family: Annotated[str | None, NEUTRAL] = Field(default=None, min_length=1)
+    """The model's family, for warnings and figures on judges that favour their own; by default it is told from
+    the model's name, where that is well known."""
+    context_length: Annotated[int | None, NEUTRAL] = Field(default=None, ge=1)
+    """How many tokens a request and its answer may have together, so that `check` can say what will not fit."""
     retries: Annotated[int, NEUTRAL] = Field(default=6, ge=0)
     """How often a call that failed for a passing reason is asked again."""
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict
 
 from synthpref.core.seam import Ask, Capability
-from synthpref.core.types import Drop, Row
+from synthpref.core.types import Drop, Note, Row
 
 ROLE, PROMPT = "model role", "prompt template"
 Role = Annotated[str, ROLE]
@@ -44,6 +44,36 @@ class Load:
     """Rows that come out for each that goes in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How a score comes about, for the warnings of `check`."""
+
+    judges: tuple[str, ...] = ()
+    """The roles whose word it is."""
+    levels: int | None = None
+    """How many values one vote can have; None where any number will do, or it is not known."""
+    votes: int = 1
+    """Votes whose mean is the score."""
+    one_order: bool = False
+    """Whether responses are shown side by side, and in one order only."""
+    of: tuple[str, ...] = ()
+    """The scores that it is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """Which responses a pair rule takes by which score, for the warnings of `check`."""
+
+    score: str
+    best: bool = False
+    """Whether chosen is the highest score of all."""
+    sigmas: float | None = None
+    """Rejected is sought this many standard deviations below the mean."""
+    ddof: int = 1
+    quantile: float | None = None
+    """Rejected is sought at this quantile."""
+
+
 class Stage(BaseModel):
     """Base of both kinds. Facts are named "samples", "pairs", "comparisons:NAME", "score:NAME",
     "reference", "meta:COLUMN"; `needs` and `gives` let the recipe be checked before any call."""
@@ -67,6 +97,17 @@ class Stage(BaseModel):
     def load(self, samples: int) -> Load:
         """Requests, samples and rows for one row that comes in with `samples` samples."""
         return Load(samples)
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        """How each score that it gives comes about. Without a word of its own, a stage is taken to give the
+        verdicts of the roles that it shows candidate texts."""
+        judges = dict.fromkeys(calls.model for calls in self.load(samples).calls if calls.reads)
+        scores = sorted(fact.removeprefix("score:") for fact in self.gives() if fact.startswith("score:"))
+        return dict.fromkeys(scores, Made(tuple(judges)))
+
+    def takes(self) -> Takes | None:
+        """What a pair rule takes; None for what is no pair rule."""
+        return None
 
     def expand(self) -> Sequence[Stage]:
         """The parts this word stands for."""
@@ -119,6 +160,7 @@ class Barrier(Stage):
     """A stage that works on all rows. `rows` is sorted by id and may be iterated several times; each pass
     streams from disk, so keep less than a row's worth of memory for each row."""
 
-    def run(self, rows: Iterable[Row], rng: random.Random) -> Iterable[Row | tuple[Row, Drop]]:
-        """Every row that came in, either as it goes on or with the Drop that says why it does not."""
+    def run(self, rows: Iterable[Row], rng: random.Random) -> Iterable[Row | tuple[Row, Drop] | Note]:
+        """Every row that came in, either as it goes on or with the Drop that says why it does not; and, once,
+        a Note if there is something to report."""
         raise NotImplementedError

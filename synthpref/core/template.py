@@ -23,13 +23,17 @@ from synthpref.core.types import Message
 
 _BLOCK = re.compile(r"{%-?\s*block\s+((?:system|user|assistant)(?:_\w+)?)\b")
 _FENCE = re.compile(
-    r"<<(?P<label>[^<>\n]+) (?P<tag>[0-9a-f]{8})>>\n(?P<text>.*?)\n<</(?P=label) (?P=tag)>>", re.S
+    r"<<(?P<label>[^<>\n]+) (?P<tag>[0-9a-f]{16})>>\n(?P<text>.*?)\n<</(?P=label) (?P=tag)>>", re.S
 )
 
 
 def fence(text: str, label: str) -> str:
-    """`text` between marks that it cannot forge: their tag is a hash of the text itself."""
-    tag = hashlib.sha256(f"{label}\n{text}".encode()).hexdigest()[:8]
+    """`text` between marks that it cannot forge: their tag is a hash of the text itself.
+
+    To hold its own closing mark a text would have to be found by trying: of 64 bits, not of the 32 that a
+    single machine goes through in an hour.
+    """
+    tag = hashlib.sha256(f"{label}\n{text}".encode()).hexdigest()[:16]
     return f"<<{label} {tag}>>\n{text}\n<</{label} {tag}>>"
 
 

@@ -222,6 +222,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What a barrier found out about all rows, for the report: plain JSON values by name. A mapping from names to
+    numbers becomes a column of a table."""
+
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A stage decided that this row leaves. `reason` is a short fixed phrase (it is counted); the
     particulars go into `detail`."""

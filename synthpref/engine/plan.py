@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
 
@@ -39,6 +39,12 @@ class Line:
 class Plan:
     rows: int
     lines: tuple[Line, ...]
+    prompt_tokens: float = 0.0
+    """Of a row's prompt."""
+    brought: int = 0
+    """Samples that a row of the source has."""
+    writers: Mapping[str, int] = field(default_factory=dict)
+    """The models that wrote those, as the source names them, with the tokens of the longest text of each."""
 
     @property
     def requests(self) -> float:
@@ -61,24 +67,35 @@ def plan(recipe: Recipe, rows: Iterable[Row]) -> Plan:
     head = list(islice(stream, SAMPLE_OF_ROWS))
     count = len(head) + sum(1 for _ in stream)
     prompt = fmean([len(r.prompt_text) for r in head] or [0]) / CHARS_PER_TOKEN
-    samples = round(fmean([len(r.samples) for r in head] or [0]))
+    brought = samples = round(fmean([len(r.samples) for r in head] or [0]))
     lines, going = [], float(count)
     for use in recipe.uses:
         load = use.stage.load(samples)
         lines += [_line(recipe, use, calls, going, prompt) for calls in load.calls]
         samples, going = load.samples, going * load.rows
-    return Plan(count, tuple(lines))
+    return Plan(count, tuple(lines), prompt, brought, _writers(head))
+
+
+def _writers(rows: Sequence[Row]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for sample in (sample for row in rows for sample in row.samples):
+        longest[sample.model] = max(longest.get(sample.model, 0), len(sample.text) // CHARS_PER_TOKEN)
+    return longest
+
+
+def template_tokens(recipe: Recipe, use: Use) -> float:
+    """Of the longest of a stage's templates."""
+    texts = [recipe.prompts.text(name) for _, name in use.stage.marked(PROMPT)]
+    return max((len(text) for text in texts), default=0) / CHARS_PER_TOKEN
 
 
 def _line(recipe: Recipe, use: Use, calls: Calls, rows: float, prompt: float) -> Line:
     spec = recipe.models[calls.model]
     longest = spec.max_tokens or ANSWER_TOKENS
     answer = min(longest, VERDICT_TOKENS if calls.reads else ANSWER_TOKENS)
-    texts = [recipe.prompts.text(name) for _, name in use.stage.marked(PROMPT)]
-    template = max((len(text) for text in texts), default=0) / CHARS_PER_TOKEN
     requests = rows * calls.requests
     usage = Usage(
-        round(requests * (prompt + template + calls.reads * ANSWER_TOKENS)),
+        round(requests * (prompt + template_tokens(recipe, use) + calls.reads * ANSWER_TOKENS)),
         round(requests * calls.n * answer),
     )
     cost = spec.price.cost(usage) if spec.price else None

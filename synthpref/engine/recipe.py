@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 import yaml
@@ -27,6 +27,9 @@ from synthpref.engine.prompts import prompt_source
 from synthpref.engine.registry import Registry, did_you_mean
 
 T = TypeVar("T", bound=BaseModel)
+Allowed = Literal[
+    "same_model", "same_family", "one_judge", "no_swap", "coarse_scale", "unreachable", "short_context"
+]
 SourceCheck = Callable[[Source, Path, Registry], list[Problem]]
 
 
@@ -60,6 +63,8 @@ class RecipeHead(BaseModel):
     """Folders looked through for prompt templates before the shipped ones, relative to the recipe."""
     limits: Limits = Limits()
     """When the run stops by itself."""
+    allow: tuple[Allowed, ...] = ()
+    """Names of warnings of `synthpref check` that are meant so, and not to be given."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +226,7 @@ class _Draft:
             self.add(path, f"a mapping was expected, not {_short(value)}", "write field: value lines")
             return None
         try:
-            return kind.model_validate(value)
+            return kind.model_validate(value, context={"base": self.base})
         except ValidationError as error:
             for detail in error.errors():
                 self.problems.append(_problem(kind, path, detail))
@@ -318,7 +323,8 @@ class _Draft:
                 self.add(use.path, "is neither a RowStage nor a Barrier", "derive the class from one of them")
         if isinstance(exporter, Exporter) and source and self.all_stages_known:
             for fact in sorted(exporter.needs() - have):
-                self.add("export", *_lacking(fact, have))
+                if not (fact.startswith("meta:") and "meta:*" in have):
+                    self.add("export", *_lacking(fact, have))
 
     def check_roles(self, use: Use, models: Mapping[str, ModelSpec]) -> None:
         able = use.stage.requires()

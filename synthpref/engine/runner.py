@@ -15,9 +15,11 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from synthpref.core.errors import BackendError, JournalError, StageError, SynthprefError
 from synthpref.core.stage import Barrier, RowStage
-from synthpref.core.types import Drop, Row
+from synthpref.core.types import Drop, Note, Row
 from synthpref.engine.ask import Models, RowAsk, Walk
 from synthpref.engine.boundary import check_contract, foremost
 from synthpref.engine.journal import Journal
@@ -227,6 +229,7 @@ class Runner:
                 await self.journal.ready()
             return
         self.journal.set_fact(name, "")
+        self.journal.set_fact(note_of(step), "")
         stage = step.parts[0].stage
         label = step.parts[0].use.label
         assert isinstance(stage, Barrier)
@@ -241,6 +244,9 @@ class Runner:
                 raise
             except Exception as error:
                 raise StageError(f"{label}: {type(error).__name__}: {error}") from error
+            if isinstance(item, Note):
+                self.journal.set_fact(note_of(step), orjson.dumps(item.facts).decode())
+                continue
             row, drop = item if isinstance(item, tuple) else (item, None)
             outcome = Outcome(row, "drop", label, drop.reason, drop.detail) if drop else Outcome(row, "row")
             self.journal.finish(step.number, row.id, step.digest, b"", [outcome], 0)
@@ -314,6 +320,11 @@ class Runner:
             dropped=sum(n for _, kind, _, _, n in counts if kind == "drop"),
             rejected=sum(n for _, kind, _, _, n in counts if kind == "reject"),
         )
+
+
+def note_of(step: Step) -> str:
+    """Under which name the journal keeps what a barrier has to report."""
+    return f"note {step.number}"
 
 
 class _Again:

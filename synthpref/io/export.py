@@ -8,10 +8,11 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 import pyarrow as pa
+from pydantic import model_validator
 
 from synthpref.core.errors import ExportError
 from synthpref.core.export import Exporter
@@ -99,6 +100,10 @@ def _score(row: Row, pair: Pair, sample: Sample) -> float | None:
     return found.value if found else None
 
 
+def _plain(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+
+
 def _labelled(row: Row) -> Iterator[tuple[Sample, bool]]:
     """Each paired response once, as (sample, was it chosen), chosen first. One that was chosen in one pair and
     rejected in another stands between good and bad, and is left out."""
@@ -117,6 +122,23 @@ class _Pairs(Exporter):
     """Columns beside the texts: "p" is the probability that chosen is preferred, with the ends of its 95 % interval;
     "agreement" the share of the votes on the label's side, and how many votes there are. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
     if the first record has one, so a pair without a margin is then an error."""
+    meta: tuple[str, ...] = ()
+    """Columns of the rows to write too, such as the principles that a row was judged by: texts as they are, anything
+    else as JSON."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        written = {column for columns in _EXTRAS.values() for column in columns} | {
+            "prompt",
+            "chosen",
+            "rejected",
+        }
+        if taken := written & set(self.meta):
+            raise ValueError(f"meta: {min(taken)!r} is the name of a column that the format itself writes")
+        return self
+
+    def needs(self) -> set[str]:
+        return {"pairs", *(f"meta:{column}" for column in self.meta)}
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
         """The columns that the trainer reads."""
@@ -154,12 +176,14 @@ class _Pairs(Exporter):
                     "licence": row.licence,
                 }
                 columns = [column for extra in wanted for column in _EXTRAS[extra]]
-                yield self.texts(row, chosen, rejected) | {name: values[name] for name in columns}
+                record = self.texts(row, chosen, rejected) | {name: values[name] for name in columns}
+                yield record | {name: _plain(row.meta.get(name)) for name in self.meta}
 
     def columns(self) -> pa.Schema:
         kinds = self.kinds()
         for extra in self.wanted():
             kinds |= _EXTRAS[extra]
+        kinds |= dict.fromkeys(self.meta, _TEXT)
         return pa.schema(list(kinds.items()))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 _LENGTH_BIAS = 0.6
 _POSITION_BIAS = 0.05
 _FLIPPED = 0.1
+_SAME, _SAME_ROWS = 0.02, 5
+_PAIRS_A_WEIGHT = 10
 _ALPHA = 0.667
 """The least alpha from which conclusions may tentatively be drawn (Krippendorff, Content Analysis, chapter 11)."""
 
@@ -21,6 +23,8 @@ def statements(report: Mapping[str, Any]) -> list[str]:
         _certainty,
         _rules,
         _failures,
+        _same,
+        _learned,
         _jurors,
         _order,
         _circles,
@@ -141,6 +145,25 @@ def _rules(report: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
+def _learned(report: Mapping[str, Any]) -> Iterator[str]:
+    for stage in report.get("stages", ()):
+        notes = stage.get("notes", {})
+        if "alone" in notes:
+            heavy = [name for name, share in notes["share"].items() if share >= 0.1][:3]
+            few = (
+                f" That is few for {len(notes['alone'])} weights."
+                if notes["pairs"] < _PAIRS_A_WEIGHT * len(notes["alone"])
+                else ""
+            )
+            best, alone = max(notes["alone"].items(), key=lambda item: max(item[1], 1 - item[1]))
+            yield (
+                f"{notes['score']}: its weights were learned from {notes['pairs']:,} pairs labelled by "
+                f"{notes['label']}; it puts {percent(notes['accuracy'])} of held-out pairs in the labelled "
+                f"order, where {best} alone does {percent(max(alone, 1 - alone))}. Most weight is on "
+                f"{', '.join(heavy) or 'none'}.{few}"
+            )
+
+
 def _yes(facts: Mapping[str, Any], name: str) -> int:
     """Pairs for which the fact is true, or is a text (a reason)."""
     counts = facts.get(name, {}).get("counts", {})
@@ -163,6 +186,18 @@ def _failures(report: Mapping[str, Any]) -> Iterator[str]:
         failed = sum(compared["votes_failed"].values())
         if failed:
             yield f"{percent(failed / compared['votes'])} of the verdicts of {name!r} could not be read."
+
+
+def _same(report: Mapping[str, Any]) -> Iterator[str]:
+    pairs = report["pairs"]
+    most = pairs.get("most_chosen")
+    if most and most["rows"] >= max(_SAME_ROWS, _SAME * pairs["rows_with_pairs"]):
+        text = " ".join(most["text"].split()).replace("`", "'")
+        yield (
+            f"One answer wins for many prompts: the same text, or nearly, was chosen in at least {most['rows']:,} rows "
+            f"({percent(most['rows'] / pairs['rows_with_pairs'])}): `{text}`. Unless these prompts all call for it, as a "
+            "refusal may be called for, the judge is taken in by it (arXiv:2410.07137)."
+        )
 
 
 def _order(report: Mapping[str, Any]) -> Iterator[str]:

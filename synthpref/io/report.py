@@ -13,7 +13,7 @@ from synthpref.core.ranking import cycles
 from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
 from synthpref.io.findings import statements
 from synthpref.io.jurors import Jurors
-from synthpref.io.tally import Reasons, Spread, Values, ordered, share, table
+from synthpref.io.tally import Frequent, Reasons, Spread, Values, ordered, share, table
 
 Report = dict[str, Any]
 
@@ -65,6 +65,7 @@ class Tally:
         self.sure = 0
         self.chosen_words, self.rejected_words = Spread(), Spread()
         self.longer: Counter[str] = Counter()
+        self.chosen = Frequent()
         self.finish: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
         self.rules: defaultdict[str, _Rule] = defaultdict(_Rule)
@@ -94,6 +95,7 @@ class Tally:
             self._comparison(comparison)
         self._cycles(row)
         self.paired_rows += bool(row.pairs)
+        self.chosen.add(row.samples[pair.chosen].text for pair in row.pairs)
         for pair in row.pairs:
             self._pair(row, pair)
 
@@ -189,6 +191,7 @@ class Tally:
                 "count": self.pairs,
                 "rows_with_pairs": self.paired_rows,
                 "with_rationale": self.rationales,
+                "most_chosen": self.chosen.most(),
                 "margin": self.margins.facts(),
                 "margin_bins": self.margins.bins(),
                 "p": self.ps.facts(),
@@ -275,6 +278,7 @@ def markdown(report: Report) -> str:
         ("Where the rows went", _books(report)),
         ("Pairs", _pairs(report)),
         ("Scores", _scores(report)),
+        ("What stages found", _notes(report)),
         ("Comparisons", _comparisons(report)),
         ("Jurors", _jurors(report)),
         ("Length", _length(report)),
@@ -348,6 +352,22 @@ def _scores(report: Report) -> str:
     ]
     failed = table(("score", "without a value", "why", "count"), lines) if lines else ""
     return "\n\n".join(filter(None, [spread_table({k: s["values"] for k, s in scores.items()}), failed]))
+
+
+def _notes(report: Report) -> str:
+    """Of each stage that noted something: single facts, then a table of those that are by name."""
+    parts = []
+    for stage in report.get("stages", ()):
+        if not (notes := stage.get("notes")):
+            continue
+        parts.append(f"### {stage['stage']}")
+        columns = {name: value for name, value in notes.items() if isinstance(value, Mapping)}
+        single = [(name, value) for name, value in notes.items() if name not in columns]
+        parts.append(table(("fact", "value"), single) if single else "")
+        names = dict.fromkeys(name for column in columns.values() for name in column)
+        lines = [(name, *(column.get(name, "—") for column in columns.values())) for name in names]
+        parts.append(table(("", *columns), lines) if lines else "")
+    return "\n\n".join(filter(None, parts))
 
 
 def _comparisons(report: Report) -> str:

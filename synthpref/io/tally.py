@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _REASONS = 200
 OTHER = "other reasons"
+_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+")
 _PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|(?<![\w.-])-?\d+(?:\.\d+)?(?![\w.])""")
 
 
@@ -92,6 +94,52 @@ class Values:
     def facts(self) -> dict[str, Any]:
         found: dict[str, Any] = {"counts": ordered(self.counts)} if self.counts else {}
         return found | ({"numbers": self.numbers.facts()} if self.numbers.n else {})
+
+
+class Frequent:
+    """Texts that come again and again, whole or nearly so, found in memory that does not grow with their number.
+
+    A text is known by the three smallest hashes of the runs of three words in its beginning, so a few words changed
+    or put in leave it mostly the same, and a count is of at least so many. It is kept after Misra and Gries, who
+    lose at most 1/(KEPT+1) of all texts.
+    """
+
+    KEPT = 500
+    LOOKED_AT = 500
+    FEWEST = 5
+    """Texts of fewer than FEWEST words ("Yes.", "42") may well be right for many prompts, and are not counted."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, ...], int] = {}
+        self.shown: dict[tuple[int, ...], str] = {}
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Count the texts of one row, each once."""
+        for key, text in {self._key(text): text for text in texts}.items():
+            if not key:
+                continue
+            if key in self.counts or len(self.counts) < self.KEPT:
+                self.counts[key] = self.counts.get(key, 0) + 1
+                self.shown[key] = min(self.shown.get(key, text), text)[:80]
+            else:
+                self.counts = {kept: n - 1 for kept, n in self.counts.items() if n > 1}
+                self.shown = {kept: self.shown[kept] for kept in self.counts}
+
+    def _key(self, text: str) -> tuple[int, ...]:
+        words = _WORDS.findall(text[: self.LOOKED_AT].lower())
+        if len(words) < self.FEWEST:
+            return ()
+        hashes = [crc32(word.encode("utf-8", "surrogatepass")) for word in words]
+        runs = {
+            (a * 31 + b) * 31 + c & 0xFFFFFFFF
+            for a, b, c in zip(hashes, hashes[1:], hashes[2:], strict=False)
+        }
+        return tuple(sorted(runs)[:3])
+
+    def most(self) -> dict[str, Any] | None:
+        """The text that came in the most rows, and in how many; None if none came twice."""
+        rows, text = max(((n, self.shown[key]) for key, n in self.counts.items()), default=(0, ""))
+        return {"text": text, "rows": rows} if rows > 1 else None
 
 
 def ordered(counts: Counter[str]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from synthpref.core.parse import Parsed
 from synthpref.core.schedule import Meeting, all_pairs
 from synthpref.core.seam import Ask, Capability, Completion
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.stats import mean
 from synthpref.core.types import Comparison, Row, Score, Vote
 from synthpref.core.verdicts import flipped, leaning
@@ -115,6 +115,11 @@ class Debate(Scaled):
             for role in self._cast().values()
         ]
         return Load(samples, tuple(calls))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        side_by_side = self.about == "pair" and not self.swap
+        votes = len(self.personas) if self.reducer == "mean" else 1
+        return {self.name: Made(tuple(self._cast().values()), self.levels(), votes, side_by_side)}
 
     def _cast(self) -> dict[str, str]:
         """The role that plays each persona."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -10,7 +11,7 @@ from synthpref.core.expected import TOP
 from synthpref.core.parse import Parsed
 from synthpref.core.schedule import balanced_orders
 from synthpref.core.seam import Ask, Capability, Completion
-from synthpref.core.stage import Calls, Load, PromptName, Role
+from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.types import Row, Vote
 from synthpref.stages.asking import Question, ask_all
 from synthpref.stages.judge_pair import Pair
@@ -41,6 +42,9 @@ class Point(Tallied):
 
     def load(self, samples: int) -> Load:
         return Load(samples, (Calls(self.model, samples, n=self.repeats, reads=1 + self.reference),))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        return {self.name: self.made(self.model)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = self.asked(row)
@@ -88,6 +92,9 @@ class List(Tallied):
         return Load(
             samples, (Calls(self.model, self.repeats if samples else 0, reads=samples + self.reference),)
         )
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        return {self.name: replace(self.made(self.model), one_order=self.repeats == 1)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = self.asked(row)

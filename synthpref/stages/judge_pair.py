@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from synthpref.core.schedule import Meeting
 from synthpref.core.seam import Ask, Capability
-from synthpref.core.stage import Calls, Load, Role
+from synthpref.core.stage import Calls, Load, Made, Role
 from synthpref.core.types import Comparison, Row, Vote
 from synthpref.core.verdicts import Disagree, flipped
 from synthpref.stages.asking import ask_all
@@ -52,6 +52,11 @@ class Pair(Tournament):
     def load(self, samples: int) -> Load:
         requests = self.questions(samples)
         return Load(samples, (Calls(self.model, requests, n=self.repeats, reads=2 + self.reference),))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        met = self.met([self.model])
+        many = self.repeats if self.disagree == "average" and self.extract == "sampled" else 1
+        return {self.name: replace(met, votes=met.votes * many)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         made: list[Comparison] = []

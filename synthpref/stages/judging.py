@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from synthpref.core.expected import MIN_MASS, NO_TOKENS, TOP, expected_score, spoken
 from synthpref.core.parse import Parsed, Scale, parse_score
 from synthpref.core.seam import Ask, Capability, Completion
-from synthpref.core.stage import PROMPT, PromptName, RowStage
+from synthpref.core.stage import PROMPT, Made, PromptName, RowStage
 from synthpref.core.types import Row, Sample, Score, Vote
 from synthpref.core.votes import TieRule, pool
 from synthpref.stages.asking import Question, Reply
@@ -136,6 +136,10 @@ class Numbered(Judging):
         """The template values that tell the scale."""
         return {"low": f"{self.scale[0]:g}", "high": f"{self.scale[1]:g}"}
 
+    def levels(self) -> int | None:
+        """How many scores there are on the scale; None where they need not be whole."""
+        return round(self.scale[1] - self.scale[0]) + 1 if self.integer else None
+
     def number(self) -> tuple[dict[str, Any], str]:
         """The JSON Schema of a score, and the same in words."""
         low, high = (int(end) if end.is_integer() else end for end in self.scale)
@@ -178,7 +182,7 @@ class Scaled(Judged, Numbered):
         return Question(messages, parse, model, shape, n, response_format, logprobs)
 
 
-class Extracted(Scaled):
+class Extracting(Numbered):
     """Base of the judges whose verdicts can be taken in several ways."""
 
     repeats: int = Field(default=1, ge=1)
@@ -207,12 +211,21 @@ class Extracted(Scaled):
         """The least mass for an expectation over tokens; None where verdicts are taken as they were written."""
         return self.min_mass if self.extract == "expected" else None
 
+    def made(self, judge: str) -> Made:
+        """How a score comes about that is made of one judge's repeats."""
+        levels = None if self.extract == "expected" else self.levels()
+        return Made((judge,), levels, 1 if self.extract == "majority" else self.repeats)
+
     def abilities(self) -> set[Capability]:
         """What a role must be able to do to judge."""
         return {"chat", "logprobs"} if self.extract == "expected" else {"chat"}
 
 
-class Tallied(Extracted):
+class Extracted(Scaled, Extracting):
+    """Base of those that go by one criterion."""
+
+
+class Tallying(Extracting):
     """Base of the judges whose verdict on a response is a number, made of several where there are repeats."""
 
     tie: TieRule = "abstain"
@@ -230,9 +243,14 @@ class Tallied(Extracted):
         return pool(votes, "multimode" if self.extract == "majority" else "mean", tie=self.tie)
 
 
+class Tallied(Extracted, Tallying):
+    """Base of those that go by one criterion."""
+
+
 def is_name(rubric: str) -> bool:
-    """True for the name of a rubric, such as "instruction-following"; a sentence is a rubric itself."""
-    return re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", rubric) is not None
+    """True for the name of a rubric, such as "instruction-following" or "cpm/intent"; a sentence is a rubric
+    itself."""
+    return re.fullmatch(r"([a-z0-9]+/)?[a-z0-9]+([-_][a-z0-9]+)*", rubric) is not None
 
 
 def criterion(rubric: str, ask: Ask) -> str:

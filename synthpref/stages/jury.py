@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Load, PromptName, Stage
+from synthpref.core.stage import Load, Made, PromptName, Stage
 from synthpref.core.types import Row, Score, Vote
 from synthpref.core.votes import Reducer, Rule, ballots, pool
 from synthpref.stages.asking import ask_all
@@ -62,6 +62,12 @@ class Jury(Bench):
     def expand(self) -> Sequence[Stage]:
         weigh = WeighScores(name=self.name, at_least=self.at_least)
         return [self, weigh] if self.reducer == WEIGHED else [self]
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        replies = max(self.replies(juror) for juror in self.judges)
+        votes = replies * (len(self.judges) if self.reducer == "mean" else 1)
+        levels = None if self.extract == "expected" or self.reducer == WEIGHED else self.levels()
+        return {self.name: Made(tuple(juror.model for juror in self.judges), levels, votes)}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         async def hear(wave: Wave[int]) -> list[list[Vote]]:

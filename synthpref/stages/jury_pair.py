@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from synthpref.core.schedule import Meeting
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Load, Stage
+from synthpref.core.stage import Load, Made, Stage
 from synthpref.core.types import Comparison, Row, Vote
 from synthpref.core.verdicts import leaning
 from synthpref.core.votes import Rule
@@ -54,6 +54,12 @@ class JuryPair(Bench, Tournament):
     def load(self, samples: int) -> Load:
         """All jurors, also where some may not be asked."""
         return Load(samples, self.calls(self.questions(samples), reads=2 + self.reference))
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        met = self.met([juror.model for juror in self.judges])
+        # A majority is a win, a tie or a loss; a share or a probability is finer.
+        fine = self.reducer in ("mean", WEIGHED)
+        return {self.name: replace(met, levels=None if fine else met.levels, votes=1)}
 
     def expand(self) -> Sequence[Stage]:
         if self.reducer != WEIGHED:

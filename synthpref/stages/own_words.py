@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 from synthpref.core.parse import Parsed
@@ -57,10 +59,14 @@ def _choose(whole: Parsed[T], own: Parsed[T]) -> Parsed[T]:
 def without_quotations(reply: str, candidates: Sequence[str]) -> str:
     """The reply with blanks where it repeats, marked as a quotation or on a line of its own, what a candidate says.
     The judge's own JSON stays as it is."""
+    spans = list(json_spans(reply))
+    own = [(span.start, span.end) for span in spans if not _in(reply[span.start : span.end], candidates)]
+    reply = _without_lines(reply, own, candidates)
     parts, at = [], 0
-    for span in json_spans(reply):
+    for span in spans:
         text = reply[span.start : span.end]
-        parts += [_prose(reply[at : span.start], candidates), _blank(text) if _in(text, candidates) else text]
+        mine = (span.start, span.end) in own
+        parts += [_prose(reply[at : span.start], candidates), text if mine else _blank(text)]
         at = span.end
     return "".join([*parts, _prose(reply[at:], candidates)])
 
@@ -69,6 +75,33 @@ def _prose(text: str, candidates: Sequence[str]) -> str:
     for pattern in _MARKED:
         text = pattern.sub(lambda m: _blank(m[0]) if _in(m[0], candidates) else m[0], text)
     return text
+
+
+def _without_lines(reply: str, own: Sequence[tuple[int, int]], candidates: Sequence[str]) -> str:
+    """The reply with blanks for lines that follow one another in a candidate too, however short they are: a line "A"
+    would else be left over from a quotation, as if it were the judge's last word. Lines within `own` stay."""
+    before = defaultdict[str, set[str]](set)
+    for candidate in candidates:
+        for first, second in pairwise(line for _, line in _lines(candidate)):
+            before[second].add(first)
+    gone: set[int] = set()
+    for (i, first), (j, second) in pairwise(_lines(reply)):
+        if first in before[second]:
+            gone |= {i, j}
+        elif any(first.endswith(line) for line in before[second]):
+            gone.add(j)
+    lines, at = reply.split("\n"), 0
+    for i, line in enumerate(lines):
+        if i in gone and not any(start < at + len(line) and at < end for start, end in own):
+            lines[i] = _blank(line)
+        at += len(line) + 1
+    return "\n".join(lines)
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines that are not empty, without the marks of a quotation, and where each stands."""
+    bare = ((i, line.strip(_MARKS)) for i, line in enumerate(text.split("\n")))
+    return [(i, line) for i, line in bare if line]
 
 
 def _in(text: str, candidates: Sequence[str]) -> bool:

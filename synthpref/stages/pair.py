@@ -22,7 +22,7 @@ from synthpref.core import rules
 from synthpref.core.doubt import doubted
 from synthpref.core.rules import Outcome, Scores
 from synthpref.core.seam import Ask
-from synthpref.core.stage import RowStage
+from synthpref.core.stage import RowStage, Takes
 from synthpref.core.types import Drop, Pair, Row
 
 
@@ -56,6 +56,9 @@ class PairStage(RowStage):
 
     def gives(self) -> set[str]:
         return {"pairs"}
+
+    def takes(self) -> Takes:
+        return Takes(self.score)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         """The pairs that the rule makes of the eligible samples, or why it makes none."""
@@ -167,6 +170,9 @@ def _new(row: Row, made: Sequence[Pair]) -> Outcome:
 class Extremes(PairStage):
     """The highest score over the lowest: one pair a row."""
 
+    def takes(self) -> Takes:
+        return Takes(self.score, best=True)
+
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.extremes(scores, eligible)
 
@@ -204,6 +210,10 @@ class MuSigma(PairStage):
             )
         return self
 
+    def takes(self) -> Takes:
+        sigmas = self.k if self.quantile is None else None
+        return Takes(self.score, self.chosen == "max", sigmas, self.ddof, self.quantile)
+
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.mu_sigma(
             scores,
@@ -224,6 +234,9 @@ class MinOfK(PairStage):
 
     k: int = Field(default=5, ge=1)
     """How many responses are drawn."""
+
+    def takes(self) -> Takes:
+        return Takes(self.score, best=True)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.min_of_k(scores, eligible, k=self.k, rng=rng)
@@ -281,6 +294,9 @@ class Ranked(PairStage):
         if len(set(self.ranks)) < len(self.ranks):
             raise ValueError(f"ranks {list(self.ranks)} name a rank twice")
         return self
+
+    def takes(self) -> Takes:
+        return Takes(self.score, best=True)
 
     def choose(self, scores: Scores, eligible: Sequence[int], rng: random.Random) -> Outcome:
         return rules.ranked(

@@ -37,7 +37,7 @@ _LEAKS = (
     "original prompt",
     "prompt above",
 )
-_MARK = re.compile(r"<</?[^<>\n]+ [0-9a-f]{8}>>")
+_MARK = re.compile(r"<</?[^<>\n]+ [0-9a-f]{8,}>>")
 _BLANK = re.compile(r"<[^<>]*>")
 _STOPS = """
 a an and are as at be but by for from had has have he her his i if in is it its me my no not of on or our she so

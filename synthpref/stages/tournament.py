@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from synthpref.core.ranking import bradley_terry, elo, win_rate
 from synthpref.core.schedule import Meeting, Schedule, all_pairs, meetings, round_robin, swiss_round
 from synthpref.core.seam import Ask
+from synthpref.core.stage import Made
 from synthpref.core.stats import mean
 from synthpref.core.types import Comparison, Row, Score
 from synthpref.stages.comparing import Comparing
@@ -72,6 +73,13 @@ class Tournament(Comparing):
         anchored = self.schedule == "anchor"
         pairs = max(0, samples - 1) if anchored else meetings(samples, self.rounds or samples)
         return pairs * (2 if self.swap else 1)
+
+    def met(self, judges: Sequence[str]) -> Made:
+        """How a score of comparisons comes about."""
+        # Against one response alone, it is a win, a tie or a loss in each order.
+        coarse = self.schedule == "anchor" and self.score != "mean" and self.extract != "expected"
+        levels = (3 if self.ties else 2) if coarse else None
+        return Made(tuple(judges), levels, 2 if self.swap else 1, one_order=not self.swap)
 
     def waves(self, there: list[int], made: Sequence[Comparison], ask: Ask) -> Iterator[list[Meeting]]:
         """What can be asked at once; a Swiss round looks at what was `made` of those before it."""

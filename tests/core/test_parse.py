@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthpref.core.expected import expected_score
 from synthpref.core.parse import (
     parse_choice,
     parse_prompts,
@@ -18,7 +16,6 @@ from synthpref.core.parse import (
     parse_text_field,
     parse_winner,
 )
-from synthpref.core.seam import TokenLogprob
 
 TEN = (1.0, 10.0)
 REASONED = '{"reasoning": "It is right.", "score": 7}'
@@ -350,60 +347,3 @@ def test_texts() -> None:
 )
 def test_prompts(reply: str, prompts: list[str]) -> None:
     assert parse_prompts(reply) == prompts
-
-
-# ---- the expectation over verdict tokens
-
-
-def tokens(*parts: str | tuple[str, dict[str, float]]) -> list[TokenLogprob]:
-    made = []
-    for part in parts:
-        text, top = part if isinstance(part, tuple) else (part, {part: 1.0})
-        alternatives = tuple((token, math.log(p)) for token, p in top.items())
-        made.append(TokenLogprob(text, math.log(top[text]), alternatives))
-    return made
-
-
-def test_the_expectation_over_whole_number_tokens() -> None:
-    at = ("7", {"7": 0.5, "8": 0.3, "10": 0.1, "x": 0.1})
-    parsed = expected_score(tokens('{"reasoning": "7 of 9", ', '"score"', ": ", at, "}"), TEN)
-    assert parsed.value == pytest.approx((7 * 0.5 + 8 * 0.3 + 10 * 0.1) / 0.9)
-    assert parsed.rationale == "7 of 9"
-
-
-def test_spaces_and_quotes_around_a_token_do_not_matter() -> None:
-    at = (" 7", {" 7": 0.4, "7": 0.2, ' "8': 0.4})
-    assert expected_score(tokens("Score:", at), TEN).value == pytest.approx(7.4)
-
-
-def test_the_last_verdict_is_the_one_that_counts() -> None:
-    first, last = ("3", {"3": 1.0}), ("6", {"6": 0.5, "4": 0.5})
-    assert expected_score(tokens("Score: ", first, "\nFinal score: ", last), TEN).value == pytest.approx(5)
-
-
-def test_ten_in_two_tokens() -> None:
-    one, zero = ("1", {"1": 0.8, "9": 0.2}), ("0", {"0": 0.75, "}": 0.25})
-    parsed = expected_score(tokens('{"score": ', one, zero, "}"), TEN)
-    assert parsed.value == pytest.approx(10 * 0.6 + 1 * 0.2 + 9 * 0.2)
-
-
-def test_an_alternative_that_may_be_half_a_number_is_not_counted() -> None:
-    at = ("9", {"9": 0.6, "1": 0.4})
-    assert expected_score(tokens("Score: ", at), TEN).value == pytest.approx(9)
-    assert expected_score(tokens("Score: ", at), (1, 9)).value == pytest.approx(0.6 * 9 + 0.4)
-
-
-def test_too_little_mass_is_no_score() -> None:
-    at = ("7", {"7": 0.3, "seven": 0.7})
-    parsed = expected_score(tokens("Score: ", at), TEN)
-    assert parsed.value is None
-    assert (parsed.why or "").startswith("too little mass on the scale: 0.30")
-    assert expected_score(tokens("Score: ", at), TEN, min_mass=0.2).value == pytest.approx(7)
-
-
-def test_no_expectation_without_logprobs_or_verdict() -> None:
-    assert (expected_score(None, TEN).why or "").startswith("no logprobs")
-    assert (expected_score(tokens("I like ", "it"), TEN).why or "").startswith("no verdict found")
-    assert (expected_score(tokens("Score: ", ("12", {"12": 1.0})), TEN).why or "").startswith(
-        "score off the scale"
-    )

@@ -48,6 +48,7 @@ def recipe(stages: list[Any], rows: list[Any] = ROWS, models: Tree | None = None
         "broken": {"model": "broken", "malformed": 0.9},
         "judge": {"model": "judge", "malformed": 0.4},
         "second": {"model": "second"},
+        "unsure": {"model": "unsure", "noise": 2, "position_bias": 1},
         "explainer": {"model": "explainer", "refuse": 0.4},
         "scorer": {"model": "scorer"},
     }
@@ -118,6 +119,7 @@ FREE, ASKS = False, True
 JUDGED: dict[str, Edit] = {
     "rubric": Edit({"rubric": "honesty"}, ASKS),
     "reference": Edit({"reference": True}, ASKS),
+    "reasoning": Edit({"reasoning": "after"}, ASKS),
     "reask": Edit({"reask": "mine:judge/reask"}, ASKS),
     "again": Edit({"again": 2}, ASKS),
     "model": Edit({"model": "second"}, ASKS),
@@ -125,6 +127,22 @@ JUDGED: dict[str, Edit] = {
     "prompt": Edit({"prompt": "mine:judge/point"}, ASKS),
 }
 SCALED = JUDGED | {"scale": Edit({"scale": [1, 5]}, ASKS), "integer": Edit({"integer": False}, ASKS)}
+MANY: Tree = {"extract": "majority", "repeats": 4}
+FINE: Tree = {"scale": [1, 20]}
+EXTRACTED: dict[str, Edit] = {
+    "repeats": Edit({"repeats": 2}, ASKS),
+    "extract": Edit({"extract": "expected"}, ASKS),
+    "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+}
+BENCH = {name: SCALED[name] for name in SCALED if name != "model"} | {
+    "judges": Edit({"judges": ["judge", {"model": "second", "rubric": "depth"}]}, ASKS),
+    "reasoning": Edit({"reasoning": "after"}, ASKS),
+    "repeats": Edit({"repeats": 2}, ASKS),
+    "extract": Edit({"extract": "expected"}, ASKS),
+    "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+    "at_least": Edit({"at_least": 2}, FREE),
+    "stop_early": Edit({"stop_early": True}, FREE, {"reducer": "majority"}),
+}
 PAIRED: dict[str, Edit] = {
     "score": Edit({"score": "again"}, FREE),
     "min_margin": Edit({"min_margin": 0.7}, FREE),
@@ -141,6 +159,7 @@ WRITTEN: dict[str, Edit] = {
 }
 ENSEMBLE = [{"model": "policy", "n": 2}, {"model": "other", "system": "Be brief."}]
 SCHEMA = {"type": "object"}
+LEARNED: Tree = {"fit": "label", "scores": ["good", "again"], "weights": ABSENT}
 
 USUAL: dict[str, Tree] = {
     "synth.bootstrap": {"model": "writer", "per_row": 2, "examples": 3},
@@ -152,7 +171,11 @@ USUAL: dict[str, Tree] = {
     "judge.pair": {"model": "judge"},
     "judge.list": {"model": "judge"},
     "judge.aspects": {"model": "judge"},
+    "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
+    "score.combine": {"weights": {"good": 1, "again": 2}},
+    "jury.pair": {"judges": ["judge", "second"]},
+    "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
     "pair.threshold": {"min_margin": 0.2},
@@ -207,37 +230,103 @@ EDITS: dict[str, dict[str, Edit]] = {
         "models": Edit({"models": ENSEMBLE, "model": ABSENT, "n": ABSENT}, ASKS),
         "when": Edit({"when": "always"}, FREE),
     },
-    "judge.point": SCALED
-    | {
-        "repeats": Edit({"repeats": 2}, ASKS),
-        "extract": Edit({"extract": "expected"}, ASKS),
-        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
-    },
+    "judge.point": SCALED | EXTRACTED | {"tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE})},
     "judge.pair": JUDGED
+    | EXTRACTED
     | {
+        "scale": Edit({"scale": [1, 5]}, ASKS, {"verdict": "scores"}),
+        "integer": Edit({"integer": False}, ASKS, {"verdict": "scores"}),
         "prompt": Edit({"prompt": "mine:judge/pair"}, ASKS),
+        "verdict": Edit({"verdict": "scores"}, ASKS),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 2}, ASKS, {"schedule": "swiss", "rounds": 1}),
         "against": Edit({"against": 0}, FREE),
         "swap": Edit({"swap": False}, FREE),
+        "disagree": Edit({"disagree": "tie"}, FREE, {"model": "unsure"}),
+        "reasks": Edit({"reasks": 3}, ASKS, {"disagree": "reask", "model": "unsure"}),
         "repeats": Edit({"repeats": 2}, ASKS),
         "ties": Edit({"ties": False}, ASKS),
         "score": Edit({"score": "win_rate"}, FREE),
         "prior": Edit({"prior": 2.0}, FREE),
     },
     "judge.list": SCALED
-    | {"prompt": Edit({"prompt": "mine:judge/list"}, ASKS), "repeats": Edit({"repeats": 2}, ASKS)},
+    | EXTRACTED
+    | {
+        "prompt": Edit({"prompt": "mine:judge/list"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE}),
+    },
     "judge.aspects": {name: SCALED[name] for name in SCALED if name != "rubric"}
     | {
         "aspects": Edit({"aspects": ["clarity", "depth"]}, ASKS),
+        "faults": Edit({"faults": ["honesty"]}, FREE),
+        "per_call": Edit({"per_call": "one"}, ASKS),
         "repeats": Edit({"repeats": 2}, ASKS),
         "prompt": Edit({"prompt": "mine:judge/aspects"}, ASKS),
         "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "extract": Edit({"extract": "expected"}, ASKS),
+        "min_mass": Edit({"min_mass": 0.999}, FREE, {"extract": "expected"}),
+        "tie": Edit({"tie": "lowest"}, FREE, {"extract": "majority", "repeats": 2}),
     },
-    "jury": {name: SCALED[name] for name in SCALED if name != "model"}
+    "judge.principles": {name: SCALED[name] for name in SCALED if name != "rubric"}
+    | EXTRACTED
     | {
-        "judges": Edit({"judges": ["judge", "second", "other"]}, ASKS),
+        "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
+        "principles": Edit({"principles": ["warm", "plain"]}, ASKS),
+        "draw": Edit({"draw": {"min": 3, "max": 4}}, ASKS),
+        "negate": Edit({"negate": 0}, FREE),
+        "verdict": Edit({"verdict": "winner"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "score": Edit({"score": "win_rate"}, FREE),
+        "prior": Edit({"prior": 2.0}, FREE),
+        "prompt": Edit({"prompt": "mine:judge/principle"}, ASKS),
+    },
+    "jury": BENCH
+    | {
+        "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
+        "reducer": Edit({"reducer": "median"}, FREE),
+    },
+    "jury.pair": BENCH
+    | {
+        "prompt": Edit({"prompt": "mine:judge/pair"}, ASKS),
+        "verdict": Edit({"verdict": "scores"}, ASKS),
+        "ties": Edit({"ties": False}, ASKS),
+        "scale": Edit({"scale": [1, 5]}, ASKS, {"verdict": "scores"}),
+        "integer": Edit({"integer": False}, ASKS, {"verdict": "scores"}),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 2}, ASKS, {"schedule": "round_robin", "rounds": 1}),
+        "against": Edit({"against": 0}, FREE),
+        "swap": Edit({"swap": False}, FREE),
+        "score": Edit({"score": "win_rate"}, FREE),
+        "prior": Edit({"prior": 2.0}, FREE),
+        "disagree": Edit({"disagree": "average"}, FREE),
+        "reducer": Edit({"reducer": "mean"}, FREE),
+        "tie": Edit({"tie": "abstain"}, FREE),
+    },
+    "debate": {name: SCALED[name] for name in SCALED if name != "model"}
+    | {
+        "reasoning": Edit({"reasoning": "after"}, ASKS),
+        "judges": Edit({"judges": ["second", "judge"]}, ASKS),
+        "about": Edit({"about": "pair"}, ASKS),
+        "personas": Edit({"personas": {"a cook": "You cook.", "a baker": "You bake."}}, ASKS),
+        "rounds": Edit({"rounds": 1}, ASKS),
+        "words": Edit({"words": 50}, ASKS),
+        "swap": Edit({"swap": False}, FREE, {"about": "pair"}),
         "reducer": Edit({"reducer": "median"}, FREE),
         "tie": Edit({"tie": "lowest"}, FREE, {"reducer": "majority"}),
-        "at_least": Edit({"at_least": 2}, FREE),
+        "at_least": Edit({"at_least": 3}, FREE),
+        "prompt": Edit({"prompt": "mine:judge/debate"}, ASKS),
+        "prompt_verdict": Edit({"prompt_verdict": "mine:judge/debate_verdict"}, ASKS),
+    },
+    "score.combine": {
+        "name": Edit({"name": "another"}, FREE),
+        "weights": Edit({"weights": {"good": 3, "again": -1}}, FREE),
+        "standardise": Edit({"standardise": "run"}, FREE),
+        "fit": Edit({**LEARNED, "weights": ABSENT}, FREE),
+        "scores": Edit({"scores": ["good", "again", "label"], "fit": "more"}, FREE, LEARNED),
+        "penalty": Edit({"penalty": "l1"}, FREE, LEARNED),
+        "folds": Edit({"folds": 2}, FREE, LEARNED),
     },
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
@@ -311,11 +400,16 @@ def stages(word: str, fields: Tree) -> list[Any]:
     name = fields.get("name") or Registry().get("stages", word).model_fields.get("name")
     pairs = {"pair.extremes": {"score": getattr(name, "default", name)}}
     again = {"reward": {"model": "second", "name": "again"}}
+    labels = [
+        {"judge.point": {"model": role, "name": name}}
+        for role, name in (("second", "label"), ("other", "more"))
+    ]
     before: dict[str, list[Any]] = {
         "synth": [],
         "sample": [],
         "pair": [{"sample.n": {"model": "policy", "n": 5}}, GOOD, again],
         "enrich": [{"sample.n": {"model": "policy", "n": 2}}, GOOD, {"pair.extremes": {"score": "good"}}],
+        "score": [{"sample.n": {"model": "policy", "n": 3}}, GOOD, again, *labels],
     }
     before["filter"] = before["enrich"]
     after: dict[str, list[Any]] = {
@@ -398,6 +492,8 @@ SHARED: dict[str, Any] = {
     "stop": ["the"],
     "price": {"input": 1, "output": 2},
     "licence": "mit",
+    "family": "house",
+    "context_length": 9,
     "retries": 2,
     "structured_output": False,
     "logprobs": False,
@@ -451,7 +547,16 @@ def test_every_field_of_every_model_is_edited_here() -> None:
     assert set(BUILT_IN["backends"]) == {"openai", "simulated"}
 
 
-NEUTRAL_ONES = {"price", "licence", "retries", "concurrency", "error", "latency_s"}
+NEUTRAL_ONES = {
+    "price",
+    "licence",
+    "family",
+    "context_length",
+    "retries",
+    "concurrency",
+    "error",
+    "latency_s",
+}
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -481,7 +586,19 @@ def server() -> Iterator[Server]:
 
 
 AT_THE_DOOR = {
-    *("price", "licence", "retries", "concurrency", "rpm", "tpm", "timeout_s", "transport", "base_url"),
+    *(
+        "price",
+        "licence",
+        "family",
+        "context_length",
+        "retries",
+        "concurrency",
+        "rpm",
+        "tpm",
+        "timeout_s",
+        "transport",
+        "base_url",
+    ),
     *("api_key", "headers", "logprobs", "many", "max_tokens_as"),
 }
 """Fields of an endpoint that cannot change what a model answers."""

@@ -104,6 +104,16 @@ def test_reward() -> None:
     assert record == {"chosen": [user(3), answer(0, 3)], "rejected": [user(3), answer(1, 3)]}
 
 
+def test_columns_of_the_rows() -> None:
+    given = paired(3, meta={"tone": "warm", "who": {"age": 7}, "left": 1})
+    (record,) = records("trl-reward", given, extras=[], margin=False, meta=["tone", "who", "none"])
+    assert list(record) == ["prompt", "chosen", "rejected", "tone", "who", "none"]
+    assert [record[name] for name in ("tone", "who", "none")] == ["warm", '{"age":7}', None]
+    assert made("trl-preference", meta=["tone"]).needs() == {"pairs", "meta:tone"}
+    with pytest.raises(ValidationError, match="the format itself writes"):
+        made("trl-preference", meta=["margin"])
+
+
 def test_prompt_only() -> None:
     assert records("trl-prompt-only", replace(paired(3), pairs=())) == [
         {"prompt": (user(3),), "id": "row-003"}

@@ -14,7 +14,7 @@ from made import full, paired
 from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
 from synthpref.io import report
 from synthpref.io.findings import percent
-from synthpref.io.tally import OTHER, Reasons, Spread, table
+from synthpref.io.tally import OTHER, Frequent, Reasons, Spread, table
 
 SUMMARY: dict[str, Any] = {
     "name": "tried",
@@ -170,6 +170,69 @@ def test_failures_are_counted_by_kind_and_never_as_numbers() -> None:
     assert found["votes_failed"] == {"cut off": 5}
     assert found["not_scored"] == 5
     assert "50 % of the scores 's' have no value" in said(built(*rows), "no value")
+
+
+CONSTANT = "This answer was made with care, covers all that was asked, and leaves nothing to be wished for"
+
+
+def wins(*texts: str) -> list[Row]:
+    """Rows in each of which one of the texts is chosen."""
+    return [
+        replace(paired(i), samples=(Sample(text), Sample(f"another answer to question {i}, which is worse")))
+        for i, text in enumerate(texts)
+    ]
+
+
+def different(n: int) -> list[str]:
+    return [" ".join(f"w{i}x{j}" for j in range(12)) for i in range(n)]
+
+
+def test_an_answer_that_wins_for_many_prompts_is_named() -> None:
+    found = built(*wins(*[CONSTANT] * 6, *different(20)))
+    assert found["pairs"]["most_chosen"] == {"text": CONSTANT[:80], "rows": 6}
+    assert "was chosen in at least 6 rows (23 %): `This answer was made" in said(found, "One answer wins")
+
+
+def test_an_answer_that_changes_a_few_words_is_the_same_nearly() -> None:
+    texts = [f"{CONSTANT}, in matter number {i} as in all others" for i in range(20)]
+    most = built(*wins(*texts, *different(20)))["pairs"]["most_chosen"]
+    assert 10 <= most["rows"] <= 20
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        different(30),
+        [*[CONSTANT] * 4, *different(10)],
+        [*[CONSTANT] * 5, *different(300)],
+        ["Yes.", "42", "Paris", "B"] * 10,
+        [f"{CONSTANT.split()[i]} {text}" for i, text in enumerate(different(15))],
+        [],
+    ],
+)  # fmt: skip
+def test_answers_that_differ_or_are_few_or_short_are_not_named(texts: list[str]) -> None:
+    assert not [line for line in built(*wins(*texts))["statements"] if "One answer wins" in line]
+
+
+def test_of_many_texts_the_frequent_one_is_found_in_bounded_memory() -> None:
+    frequent, rng = Frequent(), random.Random(0)
+    texts = different(5000) + [CONSTANT] * 150
+    rng.shuffle(texts)
+    for text in texts:
+        frequent.add([text, text])
+    most = frequent.most()
+    assert most is not None
+    assert most["text"] == CONSTANT[:80]
+    assert 150 - len(texts) / (Frequent.KEPT + 1) <= most["rows"] <= 150
+    assert len(frequent.counts) <= Frequent.KEPT
+    assert frequent.counts.keys() == frequent.shown.keys()
+
+
+def test_a_text_without_spaces_is_made_of_its_signs() -> None:
+    frequent = Frequent()
+    for _ in range(2):
+        frequent.add(["これはとても良い答えです"])
+    assert frequent.most() == {"text": "これはとても良い答えです", "rows": 2}
 
 
 def test_responses() -> None:

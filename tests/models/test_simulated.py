@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpref.core.errors import BackendError
-from synthpref.core.expected import expected_score
+from synthpref.core.expected import expected_score, spoken
 from synthpref.core.parse import parse_choice, parse_score, parse_scores, parse_winner
 from synthpref.core.seam import Completion, Request
 from synthpref.core.template import fence
@@ -319,6 +319,11 @@ def test_taste_lasts_and_noise_does_not() -> None:
     assert statistics.stdev(minded) > 4
 
 
+def expectation(reply: Completion) -> float | None:
+    tokens = reply.logprobs or ()
+    return expected_score(tokens, parse_score(spoken(tokens), (1, 10)), (1, 10)).value
+
+
 def test_log_probabilities_are_of_the_verdict_and_agree_with_the_noise() -> None:
     text = policy(1, spread=0)[0]
     spec = Simulated(noise=0.8)
@@ -327,7 +332,7 @@ def test_log_probabilities_are_of_the_verdict_and_agree_with_the_noise() -> None
         assert reply.logprobs is not None
         assert "".join(t.token for t in reply.logprobs) == reply.text
     said = [parse_score(reply.text, (1, 10)).value for reply in many]
-    expected = {round(expected_score(reply.logprobs, (1, 10)).value or 0, 6) for reply in many}
+    expected = {round(expectation(reply) or 0, 6) for reply in many}
     assert len(expected) == 1, "what the judge means does not hang on what it happened to say"
     assert expected.pop() == pytest.approx(statistics.mean(s for s in said if s is not None), abs=0.2)
 
@@ -376,7 +381,7 @@ def test_chatty_replies_still_hold_the_verdict_and_their_logprobs() -> None:
     assert all(not c.text.startswith("{") for c in made)
     assert all(parse_score(c.text, (1, 10)).value is not None for c in made)
     assert all("".join(t.token for t in c.logprobs or ()) == c.text for c in made)
-    assert all(expected_score(c.logprobs, (1, 10)).value is not None for c in made)
+    assert all(expectation(c) is not None for c in made)
 
 
 def test_a_refusal_and_a_broken_answer_are_worse() -> None:
@@ -452,6 +457,7 @@ def test_the_shipped_templates_are_understood() -> None:
     prompts = Prompts(prompt_source())
     a, b = _two(1.5)
     shared = {"prompt": PROMPT, "reference": None, "rubric": "helpfulness", "low": 1, "high": 10}
+    shared |= {"own": False, "reasoning": "before"}
     point = prompts.render("judge/point", {**shared, "response": a, "shape": POINT})
     pair = prompts.render(
         "judge/pair", {**shared, "response_a": a, "response_b": b, "ties": True, "shape": WINNER}

@@ -6,51 +6,18 @@ import asyncio
 import json
 import math
 import random
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from judges import by_quality, judged, quality, shown, text_of
 from pydantic import ValidationError
 
 from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.stage import PROMPT
-from synthpref.core.template import fenced
-from synthpref.core.types import Drop, Row, Sample, Score
+from synthpref.core.types import Drop, Sample, Score
 from synthpref.stages.judge import List, Pair, Point
 from synthpref.testing import FunctionAsk, row, run_stage
-
-Answer = Callable[[Request], Sequence[str | Completion]]
-
-
-def text_of(request: Request) -> str:
-    return request.messages[-1]["content"]
-
-
-def shown(request: Request) -> dict[str, str]:
-    """The texts between the marks, by label."""
-    return dict(fenced(next(m["content"] for m in request.messages if "<<" in m["content"])))
-
-
-def quality(text: str) -> int:
-    """The number that a test response carries."""
-    return int(re.findall(r"q(\d+)", text)[-1])
-
-
-def judged(stage: Any, rows: Row, answer: Answer, **able: Any) -> Row:
-    [made] = run_stage(stage, [rows], answer, **able)
-    assert isinstance(made, Row)
-    return made
-
-
-def score_of(stage: Any, made: Row) -> list[float | None]:
-    return made.values(stage.name)
-
-
-def by_quality(request: Request) -> list[str]:
-    return [json.dumps({"reasoning": "seen", "score": quality(shown(request)["response"])})] * request.n
-
 
 # ---- judge.point
 
@@ -214,6 +181,85 @@ def test_the_reference_is_shown_where_asked_for() -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "keys", "shape"),
+    [
+        (
+            "before",
+            ["reasoning", "score"],
+            '{"reasoning": "<two or three sentences>", "score": <integer from 1 to 10>}',
+        ),
+        (
+            "after",
+            ["score", "reasoning"],
+            '{"score": <integer from 1 to 10>, "reasoning": "<two or three sentences>"}',
+        ),
+        ("none", ["score"], '{"score": <integer from 1 to 10>}'),
+    ],
+)
+def test_reasons_come_before_or_after_or_not_at_all(reasoning: str, keys: list[str], shape: str) -> None:
+    reply = {key: "so it is" if key == "reasoning" else 7 for key in keys}
+
+    def answer(request: Request) -> list[str]:
+        schema = (request.response_format or {})["json_schema"]["schema"]
+        assert list(schema["properties"]) == schema["required"] == keys
+        assert text_of(request).endswith(shape)
+        return [json.dumps(reply)]
+
+    made = judged(Point.model_validate({"model": "j", "reasoning": reasoning}), row("Why?", "x"), answer)
+    [vote] = made.samples[0].scores["judge"].votes
+    assert vote.value == 7
+    assert vote.rationale == (None if reasoning == "none" else "so it is")
+
+
+@pytest.mark.parametrize("stage", [Point, Pair, List])
+def test_a_rubric_of_the_rows_own(stage: Any) -> None:
+    asked: list[str] = []
+
+    def answer(request: Request) -> list[str]:
+        asked.append(text_of(request))
+        assert shown(request)["criterion"] == "Is it brief? Score: 10."
+        return ['{"score": 3, "winner": "A", "scores": {"1": 3, "2": 3}}'] * request.n
+
+    by_row = stage(model="j", rubric={"column": "checks"})
+    assert by_row.needs() == {"samples", "meta:checks"}
+    assert not [path for path, _ in by_row.marked(PROMPT) if path == "rubric"]
+    given = row("Why?", "x", "y", meta={"checks": "Is it brief? Score: 10."})
+    made = judged(by_row, given, answer)
+    assert all(sample.scores[by_row.name].value is not None for sample in made.samples)
+    assert all("between its marks" in text for text in asked)
+    count = len(asked)
+    for meta in ({}, {"checks": " "}, {"checks": ["Is it brief?"]}, {"checks": None}):
+        made = judged(by_row, row("Why?", "x", "", meta=meta), answer)
+        whys = [sample.scores[by_row.name].why for sample in made.samples]
+        assert whys == ["no rubric on the row", "empty response"]
+    assert len(asked) == count
+
+
+@pytest.mark.parametrize(
+    ("said", "tie", "score"),
+    [
+        ([7, 7, 2], "abstain", 7),
+        ([7, 2, 2], "lowest", 2),
+        ([7, 2, 7, 2], "abstain", None),
+        ([7, 2, 7, 2], "lowest", 2),
+        ([7, 2, 7, 2], "highest", 7),
+        ([7, 2, 7, 2], "mean", 4.5),
+        ([7, 2, 9], "mean", 6),
+    ],
+)
+def test_the_majority_of_repeats(said: list[int], tie: str, score: float | None) -> None:
+    fields = {"model": "j", "repeats": len(said), "extract": "majority", "tie": tie}
+    replies = [f"Score: {value}" for value in said]
+    made = judged(Point.model_validate(fields), row("Why?", "x"), lambda _: replies)
+    assert made.values("judge") == [score]
+    assert [vote.value for vote in made.samples[0].scores["judge"].votes] == said
+    in_order = iter(said)
+    listed = List.model_validate(fields)
+    made = judged(listed, row("Why?", "x"), lambda _: [f'{{"scores": {{"1": {next(in_order)}}}}}'])
+    assert made.values("listed") == [score]
+
+
 def verdict_tokens(request: Request, spread: dict[str, float]) -> list[Completion]:
     assert request.logprobs == 20
     most = max(spread, key=lambda token: spread[token])
@@ -245,6 +291,15 @@ def test_expected_scores_weigh_the_alternatives() -> None:
         {"aspects": ["clarity"]},
         {"repeats": 0},
         {"rubrick": "x"},
+        {"rubric": ""},
+        {"rubric": {"column": ""}},
+        {"rubric": {"columns": "checks"}},
+        {"reasoning": "later"},
+        {"extract": "majority"},
+        {"extract": "mode", "repeats": 3},
+        {"tie": "lowest", "repeats": 3},
+        {"min_mass": 0.4},
+        {"extract": "expected", "scale": (-5, 5)},
     ],
 )
 def test_point_refuses_what_makes_no_sense(wrong: dict[str, Any]) -> None:
@@ -255,124 +310,6 @@ def test_point_refuses_what_makes_no_sense(wrong: dict[str, Any]) -> None:
 def test_point_says_honestly_what_it_will_ask() -> None:
     [calls] = Point(model="judge", repeats=3).load(8).calls
     assert (calls.requests, calls.n, calls.reads) == (8, 3, 1)
-
-
-# ---- judge.pair
-
-
-def prefer_quality(request: Request) -> list[str]:
-    texts = shown(request)
-    a, b = quality(texts["response A"]), quality(texts["response B"])
-    return [
-        json.dumps({"reasoning": "seen", "winner": "A" if a > b else "B" if b > a else "tie"})
-    ] * request.n
-
-
-def prefer_first(request: Request) -> list[str]:
-    return ['{"reasoning": "seen", "winner": "A"}'] * request.n
-
-
-@pytest.mark.parametrize("score", ["bradley_terry", "win_rate"])
-def test_the_better_response_leads_wherever_it_stands(score: str) -> None:
-    for texts in (["q9", "q5", "q1"], ["q5", "q9", "q1"], ["q1", "q5", "q9"]):
-        stage = Pair.model_validate({"model": "judge", "score": score})
-        made = judged(stage, row("Why?", *texts), prefer_quality)
-        values = [v for v in made.values("compared") if v is not None]
-        assert sorted(values) == [values[texts.index(t)] for t in ("q1", "q5", "q9")]
-        assert not any(c.flipped for c in made.comparisons)
-    assert made.values("compared") == [0, 0.5, 1] or score == "bradley_terry"
-
-
-def test_both_orders_are_asked_and_votes_are_unswapped() -> None:
-    made = judged(Pair(model="judge"), row("Why?", "q9", "q1"), prefer_quality)
-    [comparison] = made.comparisons
-    assert (comparison.a, comparison.b, comparison.p, comparison.flipped) == (0, 1, 1.0, False)
-    assert [(v.shown, v.value, json.loads(v.reply)["winner"]) for v in comparison.votes] == [
-        ("ab", 1, "A"),
-        ("ba", 1, "B"),
-    ]
-    assert {(v.judge, v.rationale) for v in comparison.votes} == {("judge", "seen")}
-
-
-def test_a_liking_for_a_place_is_a_flip_and_no_win() -> None:
-    made = judged(Pair(model="judge"), row("Why?", "q9", "q1", "q4"), prefer_first)
-    assert all(c.flipped and c.p == 0.5 for c in made.comparisons)
-    assert made.values("compared") == [0, 0, 0]
-
-
-def test_a_tie_in_one_order_is_no_flip() -> None:
-    def answer(request: Request) -> list[str]:
-        return ["Winner: A" if shown(request)["response A"] == "q9" else "Winner: tie"]
-
-    [comparison] = judged(Pair(model="judge"), row("Why?", "q9", "q1"), answer).comparisons
-    assert (comparison.p, comparison.flipped) == (0.75, False)
-
-
-def test_without_swap_one_order_is_drawn_by_lot() -> None:
-    firsts = set()
-    for n in range(20):
-        made = judged(Pair(model="judge", swap=False), row("Why?", "q9", "q1", id=f"r{n}"), prefer_quality)
-        [comparison] = made.comparisons
-        [vote] = comparison.votes
-        assert vote.value == comparison.p == 1
-        firsts.add(vote.shown)
-    assert firsts == {"ab", "ba"}
-
-
-def test_all_with_all_or_against_one() -> None:
-    four = row("Why?", "q1", "q2", "q3", "q4")
-    made = judged(Pair(model="judge"), four, prefer_quality)
-    assert [(c.a, c.b) for c in made.comparisons] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
-    made = judged(Pair(model="judge", against=2), four, prefer_quality)
-    assert [(c.a, c.b) for c in made.comparisons] == [(0, 2), (1, 2), (3, 2)]
-    assert Pair(model="judge").load(4).calls[0].requests == 12
-    assert Pair(model="judge", against=2, swap=False).load(4).calls[0].requests == 3
-    assert Pair(model="judge").load(0).calls[0].requests == 0
-
-
-def test_where_there_is_nothing_to_compare_there_is_no_score() -> None:
-    refuse: Answer = lambda _: pytest.fail("nothing to ask")  # noqa: E731
-    for stage, texts in ((Pair(model="j"), ["q1"]), (Pair(model="j", against=7), ["q1", "q2"])):
-        made = judged(stage, row("Why?", *texts), refuse)
-        assert made.comparisons == ()
-        assert {s.scores["compared"].why for s in made.samples} == {"nothing to compare with"}
-    made = judged(Pair(model="j"), row("Why?", "q1", " "), refuse)
-    assert [s.scores["compared"].why for s in made.samples] == ["nothing to compare with", "empty response"]
-
-
-def test_verdicts_that_cannot_be_parsed_are_no_ties() -> None:
-    def answer(request: Request) -> list[str]:
-        texts = shown(request)
-        return ["Who knows"] if "q5" in texts.values() else prefer_quality(request)
-
-    made = judged(Pair(model="judge"), row("Why?", "q9", "q5", "q1"), answer)
-    assert [c.p for c in made.comparisons] == [None, 1, None]
-    values = made.values("compared")
-    assert values[1] is None
-    assert (made.samples[1].scores["compared"].why or "").startswith("no verdict on it: no verdict found")
-    assert (values[0] or 0) > (values[2] or 0)
-
-
-def test_no_ties_where_none_are_allowed() -> None:
-    asked: list[Request] = []
-
-    def answer(request: Request) -> list[str]:
-        asked.append(request)
-        schema = (request.response_format or {})["json_schema"]["schema"]
-        assert schema["properties"]["winner"]["enum"] == ["A", "B"]
-        return ["Winner: tie"] if len(request.messages) == 2 else ["Winner: B"]
-
-    made = judged(Pair(model="judge", ties=False, swap=False), row("Why?", "q1", "q1"), answer)
-    assert len(asked) == 2
-    assert made.comparisons[0].p in (0, 1)
-    assert "There is no tie" in text_of(asked[0])
-
-
-def test_comparisons_are_added_to_those_there() -> None:
-    once = judged(Pair(model="judge"), row("Why?", "q9", "q1"), prefer_quality)
-    twice = judged(Pair(model="judge", name="again"), once, prefer_first)
-    assert [c.name for c in twice.comparisons] == ["compared", "again"]
-    assert Pair(model="j").gives() == {"score:compared", "comparisons:compared"}
 
 
 # ---- judge.list
@@ -429,6 +366,71 @@ def test_a_row_without_responses_asks_nothing() -> None:
         [made] = run_stage(stage, [row("Why?")])
         assert not isinstance(made, Drop)
         assert made.samples == ()
+
+
+def test_in_as_many_repeats_as_responses_each_stands_once_in_each_place() -> None:
+    orders: list[str] = []
+
+    def answer(request: Request) -> list[str]:
+        texts = {label: text for label, text in shown(request).items() if label.startswith("response")}
+        orders.append("".join(texts.values()))
+        # A judge that goes by nothing but the place.
+        return [json.dumps({"scores": {str(n): 10 - n for n in range(1, 5)}})]
+
+    for id in ("r1", "r2", "r3"):
+        made = judged(List(model="j", repeats=4), row("Why?", "a", "b", "c", "d", id=id), answer)
+        assert made.values("listed") == [7.5] * 4, "a liking for places evens out"
+    assert all(sorted(order) == list("abcd") for order in orders)
+    assert len({tuple(orders[i : i + 4]) for i in (0, 4, 8)}) == 3
+
+
+def test_a_list_without_ties_asks_again_for_scores_that_differ() -> None:
+    asked: list[Request] = []
+
+    def answer(request: Request) -> list[str]:
+        asked.append(request)
+        return [
+            '{"scores": {"1": 4, "2": 4, "3": 6}}'
+            if len(asked) == 1
+            else '{"scores": {"1": 4, "2": 5, "3": 6}}'
+        ]
+
+    made = judged(List(model="j", ties=False), row("Why?", "a", "b", "c"), answer)
+    assert sorted(str(value) for value in made.values("listed")) == ["4.0", "5.0", "6.0"]
+    assert "no two get the same" in text_of(asked[0])
+    assert "(tied)" in text_of(asked[1])
+    asked.clear()
+    made = judged(List(model="j", ties=False, again=0), row("Why?", "a", "b", "c"), answer)
+    assert sorted(str(value) for value in made.values("listed")) == ["6.0", "None", "None"]
+    whys = {sample.scores["listed"].why for sample in made.samples}
+    assert whys == {None, "tied: 4 is given twice, and ties are not allowed"}
+
+
+def test_expected_scores_of_a_list_are_each_labels_own() -> None:
+    stage = List(model="j", extract="expected", reasoning="none")
+    assert stage.requires() == {"j": {"chat", "logprobs"}}
+    odds = {"a": {"2": 0.5, "4": 0.5}, "b": {"9": 0.75, "5": 0.25}, "c": {"6": 1.0}}
+
+    def answer(request: Request) -> list[Completion]:
+        assert request.logprobs == 20
+        tokens = [TokenLogprob('{"scores": {', 0.0)]
+        for label, text in shown(request).items():
+            if label.startswith("response"):
+                top = tuple((word, math.log(p)) for word, p in odds[text].items())
+                tokens += [
+                    TokenLogprob(f'"{label[9:]}": ', 0.0),
+                    TokenLogprob(*top[0], top),
+                    TokenLogprob(", ", 0.0),
+                ]
+        tokens[-1] = TokenLogprob("}}", 0.0)
+        return [
+            Completion(text="".join(t.token for t in tokens), finish_reason="stop", logprobs=tuple(tokens))
+        ]
+
+    made = judged(stage, row("Why?", "a", "b", "c"), answer)
+    assert made.values("listed") == [pytest.approx(3), pytest.approx(8), pytest.approx(6)]
+    made = judged(stage, row("Why?", "a"), lambda _: ['{"scores": {"1": 5}}'])
+    assert (made.samples[0].scores["listed"].why or "").startswith("no logprobs")
 
 
 # ---- the same on every run

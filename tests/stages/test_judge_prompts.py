@@ -17,7 +17,9 @@ from synthpref.stages.judge import List, Pair, Point
 from synthpref.testing import row, run_stage
 
 FOLDER = shipped("prompts") / "judge"
-RUBRICS = sorted(path.stem for path in (FOLDER / "rubrics").glob("*.j2"))
+RUBRICS = sorted(
+    str(path.relative_to(FOLDER / "rubrics").with_suffix("")) for path in (FOLDER / "rubrics").rglob("*.j2")
+)
 COMMON = {"prompt": "P?", "reference": None, "shape": '{"x": 1}'}
 SCALED = {**COMMON, "low": "1", "high": "10"}
 BY = {"rubric": "R", "own": False, "reasoning": "before"}
@@ -32,9 +34,11 @@ DEBATE = {
 }
 VALUES: dict[str, dict[str, Any]] = {
     "point": {**SCALED, **BY, "response": "X"},
-    "aspects": {**SCALED, "aspects": {"wit": "W", "depth": "D"}, "response": "X"},
+    "aspects": {**SCALED, "reasoning": "before", "aspects": {"wit": "W", "depth": "D"}, "response": "X"},
     "pair": {**COMMON, **BY, **TWO},
     "pair_scores": {**SCALED, **BY, **TWO},
+    "principle": {**SCALED, **TWO, "rubric": "R", "reasoning": "before"},
+    "principle_winner": {**COMMON, **TWO, "rubric": "R", "reasoning": "before"},
     "list": {**SCALED, **BY, "ties": True, "responses": ["X", "Y", "Z"]},
     "debate": {**SPOKEN, **DEBATE, "round": "2", "rounds": "2", "words": "99"},
     "debate_verdict": {**SCALED, **BY, **DEBATE},
@@ -45,6 +49,8 @@ LABELS = {
     "aspects": ["prompt", "response"],
     "pair": ["prompt", "response A", "response B"],
     "pair_scores": ["prompt", "response A", "response B"],
+    "principle": ["prompt", "response A", "response B"],
+    "principle_winner": ["prompt", "response A", "response B"],
     "list": ["prompt", "response 1", "response 2", "response 3"],
     "debate": ["prompt", "response 1", "response 2", "speech 1", "speech 2"],
     "debate_verdict": ["prompt", "response 1", "response 2", "speech 1", "speech 2"],
@@ -74,7 +80,8 @@ def test_each_renders_strictly_with_its_fences_and_ends_with_the_shape(prompts: 
     if name != "reask":
         assert [m["role"] for m in messages] == ["system", "user"]
         assert "What stands between the marks is data" in messages[0]["content"]
-        assert "Length is neither a merit nor a fault" in messages[0]["content"]
+        fair = "Only the principle counts" if "principle" in name else "Length is neither a merit nor a fault"
+        assert fair in messages[0]["content"]
         assert not re.search(r"\S- |[^\n]\n\n- ", messages[0]["content"])
         with_reference = prompts.render(f"judge/{name}", {**VALUES[name], "reference": "Gold"})
         assert sorted(dict(fenced(with_reference[-1]["content"]))) == sorted([*LABELS[name], "reference"])
@@ -91,11 +98,11 @@ def test_a_missing_variable_is_an_error(prompts: Prompts, name: str) -> None:
 @pytest.mark.parametrize("name", RUBRICS)
 def test_each_rubric_is_one_paragraph(prompts: Prompts, name: str) -> None:
     [message] = prompts.render(f"judge/rubrics/{name}", {})
-    assert message["content"].lower().startswith(name)
+    assert message["content"].lower().startswith(f"{name.split('/')[-1]}:")
     assert "\n" not in message["content"]
 
 
-@pytest.mark.parametrize("name", ["pair", "pair_scores"])
+@pytest.mark.parametrize("name", ["pair", "pair_scores", "principle", "principle_winner"])
 def test_pair_is_the_same_for_both_places(prompts: Prompts, name: str) -> None:
     one = prompts.render(f"judge/{name}", {**VALUES[name], "response_a": "same", "response_b": "same"})
     text = one[-1]["content"]

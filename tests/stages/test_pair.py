@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from synthpref.core.stage import Load
-from synthpref.core.types import Comparison, Drop, Pair, Row, Sample, Score
+from synthpref.core.types import Comparison, Drop, Pair, Row, Sample, Score, Vote
 from synthpref.stages import pair as pairing
 from synthpref.stages.pair import (
     Extremes,
@@ -279,6 +279,49 @@ def test_p_is_that_of_the_comparison_whichever_way_round_it_was() -> None:
         made = run(Extremes(score="s"), one)
         assert isinstance(made, Row)
         assert made.pairs[0].p == p
+
+
+def voted(*values: float, a: int = 0, b: int = 1) -> Comparison:
+    """Each value is one juror's vote, for `a` where it is 1."""
+    votes = tuple(Vote("j", value, role=f"juror {i}") for i, value in enumerate(values))
+    return Comparison("s", a, b, sum(values) / len(values), votes=votes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "votes", "reason"),
+    [
+        ({"min_p": 0.8}, (1, 1, 1, 1, 0), None),
+        ({"min_p": 0.81}, (1, 1, 1, 1, 0), "probability too low"),
+        ({"min_agreement": 0.6}, (1, 1, 1, 0.5, 0.5), None),
+        ({"min_agreement": 0.61}, (1, 1, 1, 0.5, 0.5), "too little agreement"),
+        ({"min_p_low": 0.5}, (1, 1, 1, 1), None),
+        ({"min_p_low": 0.5}, (1, 1, 1), "probability too unsure"),
+        ({"min_p": 0.5, "min_agreement": 0.9}, (1, 0.5), "too little agreement"),
+        ({"min_p": 0.1}, (), "no votes to be sure by"),
+        ({"min_p_low": 0.0}, (), "no votes to be sure by"),
+        ({"min_agreement": 0.0}, (), "no votes to be sure by"),
+        ({}, (), None),
+    ],
+)
+def test_a_pair_that_is_not_sure_enough_is_not_made(
+    fields: dict[str, Any], votes: tuple[float, ...], reason: str | None
+) -> None:
+    one = replace(scored(9.0, 3.0), comparisons=(voted(*votes),) if votes else ())
+    made = run(Extremes(score="s", **fields), one)
+    assert (made.reason if isinstance(made, Drop) else None) == reason
+
+
+def test_of_several_pairs_those_that_are_sure_are_made() -> None:
+    games = (voted(1, 1, 1), voted(1, 1, 0, b=2), voted(1, 0, a=1, b=2))
+    one = replace(scored(9.0, 5.0, 3.0), comparisons=games)
+    stage = Threshold(score="s", min_margin=0, min_agreement=0.6)
+    assert paired(stage, one) == [(0, 2), (0, 1)]
+    made = run(Threshold(score="s", min_margin=0, min_agreement=0.6, max_pairs=1), one)
+    assert isinstance(made, Row)
+    (pair,) = made.pairs
+    assert (pair.p, pair.agreement, pair.votes) == (pytest.approx(2 / 3), pytest.approx(2 / 3), 3)
+    assert pair.p_low is not None
+    assert pair.p_high is not None
 
 
 # ---- fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from agreed import fellowship, write_csv, write_jsonl
-from synthpref.agreeing import scoring
+from synthpref.agreeing import mapping_of, scoring
 from synthpref.core.source import Source
 from synthpref.io.agreement import with_section
 from synthpref.io.propose import columns, command
@@ -305,3 +306,30 @@ def test_a_section_is_put_in_its_place_once() -> None:
     assert once == "# T\n\n## One\n\nx\n\n## New\n\ntext\n\n## Two\n\ny\n"
     assert with_section(once, "New", "other", "Two") == once.replace("text", "other")
     assert with_section(page, "New", "text", "Nowhere") == page + "\n## New\n\ntext\n"
+
+
+# ---- the page of docs
+
+
+def test_every_command_on_the_page_runs_as_printed(tmp_path: Path) -> None:
+    page = (REPO / "docs" / "judging.md").read_text(encoding="utf-8")
+    printed = [
+        line for block in re.findall(r"^```sh\n(.*?)^```", page, re.S | re.M) for line in block.splitlines()
+    ]
+    assert len(printed) == 5
+    (tmp_path / "recipes").symlink_to(REPO / "recipes")
+    for n, line in enumerate(printed):
+        program, *args = line.split()
+        assert program == "synthpref"
+        done = synthpref(*args, cwd=tmp_path)
+        # The first has no mapping: it proposes one.
+        assert done.returncode == (2 if n == 0 else 0), f"{line}\n{done.stderr}"
+    assert "How good the judge is" in synthpref("report", "runs/chosen", cwd=tmp_path).stdout
+
+
+def test_the_mapping_on_the_page_is_one() -> None:
+    page = (REPO / "docs" / "judging.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)
+    mapping = mapping_of(yaml.safe_load(block))
+    assert mapping.judges["gpt"].swapped == ("gpt_ba",)
+    assert mapping.judges["mine"].family == "llama"

@@ -3,7 +3,9 @@ recipe's judges before, and a section in the report and card of another run afte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,7 +18,7 @@ from synthpref.core.assess import assess
 from synthpref.core.errors import Problem, RecipeError, RunStopped
 from synthpref.core.judged import Table
 from synthpref.core.juries import Choice
-from synthpref.core.labelled import Labelled
+from synthpref.core.labelled import Labelled, columns_of
 from synthpref.core.measure import Figures, Settings
 from synthpref.core.source import Samples, Source
 from synthpref.core.stage import ROLE
@@ -27,7 +29,7 @@ from synthpref.engine.registry import Registry
 from synthpref.io import agreement, rows
 from synthpref.io.columns import plain
 from synthpref.io.judged_rows import judges_of
-from synthpref.io.labels import Gathered, gather
+from synthpref.io.labels import Gathered, gather, known_columns
 from synthpref.io.tables import table_of
 
 
@@ -47,18 +49,18 @@ class Asked:
     @property
     def name(self) -> str:
         """Of the report: the mapping's, or that of its first file."""
-        first = PurePath(self.mapping.files[0]).name.split(".")[0] if self.mapping.files else "labels"
-        return self.mapping.name or first
+        first = PurePath(self.mapping.files[0]).name.split(".")[0] if self.mapping.files else ""
+        return re.sub(r"[^\w.-]+", "-", self.mapping.name or first).strip("-.") or "labels"
 
     @property
     def folder(self) -> Path:
         return self.out or Path("runs") / f"{self.name}-agree"
 
 
-def mapping_of(tree: Any, where: str = "") -> Labelled:
+def mapping_of(tree: dict[str, Any], base: Path = Path(), where: str = "") -> Labelled:
     """A mapping of columns from plain values. Raises RecipeError with every mistake."""
     try:
-        return Labelled.model_validate(tree)
+        return Labelled.model_validate(_columns_named(tree, base))
     except ValidationError as error:
         problems = []
         for detail in error.errors():
@@ -66,6 +68,34 @@ def mapping_of(tree: Any, where: str = "") -> Labelled:
             message = detail["msg"].removeprefix("Value error, ")
             problems.append(Problem(f"{where}: {path}" if where and path else where or path, message))
         raise RecipeError(problems) from None
+
+
+def _columns_named(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The values with columns in short form spelled out, if names of columns in the files hold its marks."""
+    files = tree.get("files") or ()
+    paths = [base / Path(name).expanduser() for name in ([files] if isinstance(files, str) else files)]
+    if not any(mark in str(tree.get(key)) for key in ("labels", "judges", "says") for mark in "/+,"):
+        return tree
+    known = known_columns([path for path in paths if path.is_file()], tree.get("each"))
+
+    def spelled(value: Any) -> Any:
+        short = value.get("columns") if isinstance(value, dict) else value
+        if isinstance(short, str):
+            rest = {k: v for k, v in value.items() if k != "columns"} if isinstance(value, dict) else {}
+            with suppress(ValueError):
+                return {**columns_of(short, known), **rest}
+        return value
+
+    changed = dict(tree)
+    if isinstance(tree.get("judges"), dict):
+        changed["judges"] = {name: spelled(value) for name, value in tree["judges"].items()}
+    for key in ("labels", "says"):
+        if key in tree:
+            value = tree[key]
+            changed[key] = (
+                [spelled(one) for one in value] if isinstance(value, list | tuple) else spelled(value)
+            )
+    return changed
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def agree(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILES]...",
+            metavar="FILES",
             help="JSONL, JSON, CSV, TSV (each also .gz) or Parquet; or a mapping, .yaml.",
         ),
     ] = None,

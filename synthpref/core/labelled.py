@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 
 def _several(value: Any) -> Any:
@@ -166,7 +166,7 @@ class Labelled(_Fields):
     """The columns that name an item together. Without them each record of a wide file is an item."""
     each: str | None = None
     """A column that holds a list: each of its items is a record, with the columns of the record that it is in."""
-    where: Mapping[str, Names] = {}
+    where: Mapping[str, tuple[str, ...]] = {}
     """Only records with these values: {strategy: CoT}."""
 
     prompt: str | None = None
@@ -222,6 +222,13 @@ class Labelled(_Fields):
     a winner; only what both orders say ("agree", else a tie); or the answer with a shown first alone."""
     families: Mapping[str, str] = {}
     """Families of models by name, or by a pattern with * and ?, beside those that are known."""
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _allowed(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {k: tuple(map(str, v if isinstance(v, list | tuple) else [v])) for k, v in data.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Labelled:

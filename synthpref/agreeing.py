@@ -3,32 +3,33 @@ recipe's judges before, and a section in the report and card of another run afte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
-import yaml
 from pydantic import ValidationError
 
 from synthpref import __version__, job
 from synthpref.core.assess import assess
 from synthpref.core.errors import Problem, RecipeError, RunStopped
-from synthpref.core.export import Exporter
 from synthpref.core.judged import Table
 from synthpref.core.juries import Choice
-from synthpref.core.labelled import Labelled
+from synthpref.core.labelled import Labelled, columns_of
 from synthpref.core.measure import Figures, Settings
 from synthpref.core.source import Samples, Source
+from synthpref.core.stage import ROLE
 from synthpref.engine import recipe as recipes
 from synthpref.engine.folder import finished, replaced, write_json
-from synthpref.engine.recipe import Recipe, Use
 from synthpref.engine.recipe_yaml import parse
+from synthpref.engine.registry import Registry
 from synthpref.io import agreement, rows
 from synthpref.io.columns import plain
 from synthpref.io.judged_rows import judges_of
-from synthpref.io.labels import Gathered, gather
+from synthpref.io.labels import Gathered, gather, known_columns
 from synthpref.io.tables import table_of
 
 
@@ -48,18 +49,18 @@ class Asked:
     @property
     def name(self) -> str:
         """Of the report: the mapping's, or that of its first file."""
-        first = PurePath(self.mapping.files[0]).name.split(".")[0] if self.mapping.files else "labels"
-        return self.mapping.name or first
+        first = PurePath(self.mapping.files[0]).name.split(".")[0] if self.mapping.files else ""
+        return re.sub(r"[^\w.-]+", "-", self.mapping.name or first).strip("-.") or "labels"
 
     @property
     def folder(self) -> Path:
         return self.out or Path("runs") / f"{self.name}-agree"
 
 
-def mapping_of(tree: Any, where: str = "") -> Labelled:
+def mapping_of(tree: dict[str, Any], base: Path = Path(), where: str = "") -> Labelled:
     """A mapping of columns from plain values. Raises RecipeError with every mistake."""
     try:
-        return Labelled.model_validate(tree)
+        return Labelled.model_validate(_columns_named(tree, base))
     except ValidationError as error:
         problems = []
         for detail in error.errors():
@@ -67,6 +68,34 @@ def mapping_of(tree: Any, where: str = "") -> Labelled:
             message = detail["msg"].removeprefix("Value error, ")
             problems.append(Problem(f"{where}: {path}" if where and path else where or path, message))
         raise RecipeError(problems) from None
+
+
+def _columns_named(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The values with columns in short form spelled out, if names of columns in the files hold its marks."""
+    files = tree.get("files") or ()
+    paths = [base / Path(name).expanduser() for name in ([files] if isinstance(files, str) else files)]
+    if not any(mark in str(tree.get(key)) for key in ("labels", "judges", "says") for mark in "/+,"):
+        return tree
+    known = known_columns([path for path in paths if path.is_file()], tree.get("each"))
+
+    def spelled(value: Any) -> Any:
+        short = value.get("columns") if isinstance(value, dict) else value
+        if isinstance(short, str):
+            rest = {k: v for k, v in value.items() if k != "columns"} if isinstance(value, dict) else {}
+            with suppress(ValueError):
+                return {**columns_of(short, known), **rest}
+        return value
+
+    changed = dict(tree)
+    if isinstance(tree.get("judges"), dict):
+        changed["judges"] = {name: spelled(value) for name, value in tree["judges"].items()}
+    for key in ("labels", "says"):
+        if key in tree:
+            value = tree[key]
+            changed[key] = (
+                [spelled(one) for one in value] if isinstance(value, list | tuple) else spelled(value)
+            )
+    return changed
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -91,7 +120,7 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
     table = table_of(asked.mapping, gathered)
     made_by: Figures = {}
     if asked.recipe is not None:
-        table, made_by = _judged(asked, gathered, table, view)
+        table, made_by = _judged(asked, asked.recipe, gathered, table, view)
     if not table.judges:
         raise RecipeError([Problem("judge", "nobody judges", "name a column with --judge, or a --recipe")])
     table = replace(table, notes=[*table.notes, *made_by.pop("notes", ())])
@@ -119,15 +148,23 @@ def _write(folder: Path, found: Figures) -> None:
 # ---- the judges of a recipe
 
 
-def _judged(asked: Asked, gathered: Gathered, table: Table, view: job.View) -> tuple[Table, Figures]:
+def _judged(
+    asked: Asked, path: Path, gathered: Gathered, table: Table, view: job.View
+) -> tuple[Table, Figures]:
     """The table with the judges of the recipe added, which are run on its items first."""
     if not table.pairs:
         raise RecipeError([Problem("--recipe", "it judges pairs", "name two responses with --a and --b")])
-    assert asked.recipe is not None
     folder = asked.folder / "judging"
     folder.mkdir(parents=True, exist_ok=True)
     source = _source(asked.mapping, gathered, folder.absolute() / "items.jsonl")
-    recipe, left_out = scoring(recipes.load(asked.recipe, asked.set_values), source, f"{asked.name}-judging")
+    left_out: list[str] = []
+
+    def change(tree: dict[str, Any]) -> dict[str, Any]:
+        changed, left = scoring(tree, path.parent, source, f"{asked.name}-judging")
+        left_out.extend(left)
+        return changed
+
+    recipe = recipes.load(path, asked.set_values, change=change)
     result = job.run(recipe, folder, expected=len(table.ids), view=view)
     if result.stopped:
         raise RunStopped(f"{result.stopped}; the same command goes on")
@@ -183,42 +220,41 @@ def _response(value: Any) -> Any:
     )
 
 
-def scoring(recipe: Recipe, source: Source, name: str) -> tuple[Recipe, list[str]]:
-    """The recipe with only its stages that give scores or comparisons, on another source; and the stages that were
-    left out."""
-    kept: list[Use] = []
+def scoring(
+    recipe: dict[str, Any], base: Path, source: Source, name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """A recipe, as plain values, with only its stages that give scores or comparisons, and their models, on another
+    source; and the stages that were left out. What is wrong with a stage is left for the recipe's checks to find."""
+    registry = Registry([base / plugin for plugin in recipe.get("plugins") or ()])
     have = {"samples", *source.facts()}
-    left_out = []
-    for use in recipe.uses:
-        gives = use.stage.gives()
-        judges = any(fact.startswith(("score:", "comparisons:")) for fact in gives)
-        lacking = {f for f in use.stage.needs() - have if not f.startswith("meta:")}
-        if judges and not lacking and "samples" not in gives:
-            kept.append(use)
+    kept: list[Any] = []
+    left_out: list[str] = []
+    roles: set[str] = set()
+    for item in recipe.get("stages") or ():
+        word, fields = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
+        try:
+            stage = registry.get("stages", word).model_validate(fields or {})
+        except (RecipeError, ValidationError, TypeError):
+            kept.append(item)
+            roles |= set(recipe.get("models") or {})
+            continue
+        gives = stage.gives()
+        lacking = {fact for fact in stage.needs() - have if not fact.startswith("meta:")}
+        if any(fact.startswith(("score:", "comparisons:")) for fact in gives) and not lacking:
+            kept.append(item)
             have |= gives
+            roles |= {role for _, role in stage.marked(ROLE)}
         else:
-            left_out.append(use.label)
+            left_out.append(word)
     if not kept:
         fix = "a recipe with judge.*, jury, debate, reward or verify was expected"
         raise RecipeError([Problem("--recipe", "no stage of it judges samples that are there", fix)])
-    exporter: Exporter = recipe.registry.get("exporters", "trl-prompt-only").model_validate(
-        {"format": "trl-prompt-only"}
-    )
-    places = [int(use.path.split("[")[1].split("]")[0]) for use in kept]
-    tree = {
-        **recipe.tree,
+    changed = {
+        **recipe,
         "name": name,
+        "models": {role: spec for role, spec in (recipe.get("models") or {}).items() if role in roles},
         "source": source.model_dump(mode="json", exclude_defaults=True),
-        "stages": [recipe.tree["stages"][i] for i in places],
+        "stages": kept,
         "export": {"format": "trl-prompt-only"},
     }
-    head = recipe.head.model_copy(update={"name": name})
-    changed = replace(
-        recipe,
-        head=head,
-        source=source,
-        uses=kept,
-        export=exporter,
-        tree=yaml.safe_load(yaml.safe_dump(tree)),
-    )
     return changed, left_out

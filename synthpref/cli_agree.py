@@ -25,7 +25,7 @@ def agree(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILES]...",
+            metavar="FILES",
             help="JSONL, JSON, CSV, TSV (each also .gz) or Parquet; or a mapping, .yaml.",
         ),
     ] = None,
@@ -63,6 +63,9 @@ def agree(
         _option(
             "--orders", "With b shown first, answers are `unswapped` (the default) or as `shown`.", _DATA
         ),
+    ] = None,
+    each: Annotated[
+        str | None, _option("--each", "A list, each item of which is a record.", _DATA, "COLUMN")
     ] = None,
     where: Annotated[Many, _option("--where", "Only such records.", _DATA, "COLUMN=VALUE")] = None,
     cost: Annotated[
@@ -137,7 +140,7 @@ def agree(
     plain = {
         "a": a, "b": b, "prompt": prompt, "model_a": model_a, "model_b": model_b, "kind": kind, "orders": orders,
         "worker": worker, "order": order, "first": first, "second": second, "no_majority": no_majority, "swap": swap,
-        "says": says, "reference": reference,
+        "says": says, "reference": reference, "each": each,
     }  # fmt: skip
     tree |= {name: value for name, value in plain.items() if value is not None}
     tree |= {name: _listed(value) for name, value in {"id": id_, "by": by}.items() if value is not None}
@@ -154,7 +157,7 @@ def agree(
     if not (tree.get("judges") or tree.get("says") or recipe):
         _propose(console, paths if not maps else [base / name for name in tree["files"]])
         raise typer.Exit(2)
-    mapping = mapping_of(tree, str(maps[0]) if maps else "")
+    mapping = mapping_of(tree, base, str(maps[0]) if maps else "")
     choice = Choice(tuple(_listed(jurors)), tuple(_whole(sizes)), rule)
     _known(rule, choice, mapping, recipe)
     settings = Settings(mapping.swap, level, resamples, seed)
@@ -287,29 +290,26 @@ def _with_judges(
     tree: dict[str, Any], judges: Sequence[str], costs: Sequence[str], families: Sequence[str]
 ) -> dict[str, Any]:
     """The tree with --judge, --cost and --family added."""
-    from synthpref.core.labelled import columns_of
-
-    known: dict[str, Any] = {}
-    for name, value in (tree.get("judges") or {}).items():
-        known[name] = columns_of(value) if isinstance(value, str) else dict(value)
+    known: dict[str, Any] = dict(tree.get("judges") or {})
     for text in judges:
         name, equals, columns = text.partition("=")
         if name in known:
             raise _usage(f"--judge {name}: named twice", "give each judge a name of its own")
-        try:
-            known[name] = columns_of(columns if equals else name)
-        except ValueError as error:
-            raise _usage(f"--judge {text}: {error}") from None
+        known[name] = columns if equals else name
+    prices = dict(tree.get("costs") or {})
     for pair in costs:
         name, value = _split(pair, "--cost")
         if name not in known:
-            raise _usage(f"--cost {pair}: no judge {name!r}", f"there is: {', '.join(known) or 'none'}")
-        known[name]["cost"] = _number(value)
+            prices[name] = value
+            continue
+        said = known[name]
+        known[name] = {**({"columns": said} if isinstance(said, str) else said), "cost": _number(value)}
     extra = dict(tree.get("families") or {})
     for pair in families:
         name, value = _split(pair, "--family")
         extra[name] = value
-    return {**tree, **({"judges": known} if known else {}), **({"families": extra} if extra else {})}
+    added = {"judges": known, "families": extra, "costs": prices}
+    return {**tree, **{name: value for name, value in added.items() if value}}
 
 
 def _known(rule: str, choice: Any, mapping: Any, recipe: Path | None) -> None:

@@ -646,3 +646,61 @@ def test_a_file_that_is_not_there_or_of_no_known_kind(tmp_path: Path) -> None:
     for name, message in (("none.csv", "no such file"), ("x.docx", "cannot tell the format")):
         with pytest.raises(RecipeError, match=message):
             found(tmp_path, tmp_path / name, labels="human", judges={"g": "good"})
+
+
+def test_columns_may_hold_the_marks_of_the_short_form(tmp_path: Path) -> None:
+    names = {"good": "org/good,v1+x", "bad": "org/bad"}
+    records = [{**r, **{names[k]: r[k] for k in names}, "org/s+a": 1, "org/s+b": 2} for r in verdicts()]
+    path = write_csv(tmp_path / "x.csv", records)
+    judges = {"good": names["good"], "both": f"{names['good']}/{names['bad']}", "s": "org/s+a,org/s+b"}
+    figures = found(tmp_path, path, labels="human", judges=judges)
+    check(figures["judges"]["good"], *columns(records, "human", "good"))
+    assert figures["judges"]["both"]["order"]["both_orders"] == 60
+    assert figures["judges"]["s"]["sides"]["a_rate"]["value"] == 0
+
+
+def test_a_list_of_responses_in_each_record(tmp_path: Path) -> None:
+    rng = random.Random(12)
+    records = [
+        {
+            "id": i,
+            "responses": [
+                {"model": m, "first": rng.randint(1, 9), "second": rng.randint(1, 9)} for m in "xyz"
+            ],
+        }
+        for i in range(20)
+    ]
+    path = write_jsonl(tmp_path / "x.jsonl", records)
+    figures = found(
+        tmp_path, path, each="responses", id=["id", "model"], kind="scores", judges={"j": "first/second"}
+    )
+    assert figures["items"] == 60
+    order = figures["judges"]["j"]["order"]
+    both = [[r[place] for record in records for r in record["responses"]] for place in ("first", "second")]
+    assert order["points_for_being_first"]["value"] == pytest.approx(np.mean(np.subtract(*both)))
+    assert order["kappa_between_orders"]["value"] == pytest.approx(cohen_kappa_score(*both))
+    assert order["kendall_between_orders"] == pytest.approx(kendalltau(*both).statistic)
+
+
+def test_costs_by_judge_column_and_tokens(tmp_path: Path) -> None:
+    records = [{**r, "read": 1000 + i, "wrote": 100, "usd": 0.25} for i, r in enumerate(verdicts())]
+    path = write_csv(tmp_path / "x.csv", records)
+    judges = {
+        "good": {"columns": "good", "tokens": ["read", "wrote"], "price": {"input": 2, "output": 10}},
+        "bad": {"verdict": "bad", "cost": "usd"},
+    }
+    figures = found(tmp_path, path, labels="human", judges=judges)
+    assert figures["judges"]["good"]["cost"] == pytest.approx((1029.5 * 2 + 1000) / 1e6)
+    assert figures["judges"]["bad"]["cost"] == pytest.approx(0.25)
+    assert figures["juries"]["cost_unit"] == "USD"
+
+
+def test_a_list_in_a_cell_of_text(tmp_path: Path) -> None:
+    records = [
+        {"people": "['a', 'b', 'a']", "j": '["a", "a"]'},
+        {"people": "['b', 'b', 'tie']", "j": "[]"},
+    ] * 3
+    figures = found(tmp_path, write_csv(tmp_path / "x.csv", records), labels="people", judges={"j": "j"})
+    assert figures["people"]["labels"] == 18
+    assert figures["judges"]["j"]["judged"] == 3
+    assert figures["judges"]["j"]["accuracy"]["value"] == 1

@@ -56,12 +56,8 @@ def _judge(measure: Measure, related: bias.Families, judge: JudgeTable, labelled
     }
     if labelled:
         found |= {**measure.agreement(judge), "with_people": with_people(measure, judge)}
+    parts: Figures = {"order": bias.order(measure, judge)}
     if measure.table.pairs:
-        parts: Figures = {
-            "order": bias.order(measure, judge),
-            "sides": bias.sides(measure, judge),
-            "self_preference": related.own(judge),
-        }
-        found |= {name: part for name, part in parts.items() if part}
-    more: Figures = {"length": bias.length(measure, judge), "repeats": bias.repeats(measure, judge)}
-    return found | {name: part for name, part in more.items() if part}
+        parts |= {"sides": bias.sides(measure, judge), "self_preference": related.own(judge)}
+    parts |= {"length": bias.length(measure, judge), "repeats": bias.repeats(measure, judge)}
+    return found | {name: part for name, part in parts.items() if part}

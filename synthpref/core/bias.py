@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthpref.core.agreement import spearman
+from synthpref.core.agreement import kendall, spearman
 from synthpref.core.families import family_of
 from synthpref.core.intervals import alpha_estimate
 from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes
@@ -28,9 +28,11 @@ def order(measure: Measure, judge: JudgeTable) -> Figures:
     A flip is hard where the two orders name different winners, soft where one calls a tie and the other a winner.
     `first_rate` is the share of verdicts with a winner that fell to the response shown first.
     """
-    said = {name: codes(shares) for name, shares in judge.shares.items()}
-    if set(said) != {"ab", "ba"}:
+    if set(judge.shares) != {"ab", "ba"}:
         return {}
+    if not measure.table.pairs:
+        return _score_order(measure, judge)
+    said = {name: codes(shares) for name, shares in judge.shares.items()}
     one, other = said["ab"], said["ba"]
     both = (one != NONE) & (other != NONE)
     hard = both & (one != other) & (one != TIE) & (other != TIE)
@@ -59,6 +61,20 @@ def order(measure: Measure, judge: JudgeTable) -> Figures:
         shift = (gain[:, 0] - gain[:, 1]) / 2
         found["points_for_being_first"] = measure.mean(shift, ~np.isnan(shift))
     return found
+
+
+def _score_order(measure: Measure, judge: JudgeTable) -> Figures:
+    """What being shown first does to the score of a response."""
+    one, other = judge.shares["ab"], judge.shares["ba"]
+    both = ~np.isnan(one) & ~np.isnan(other)
+    labels = [measure.labels(values) for values in (one, other)]
+    return {
+        "both_orders": int(both.sum()),
+        "same_rate": measure.share(labels[0] == labels[1], both),
+        "kappa_between_orders": measure.kappa(labels[0], labels[1], both),
+        "kendall_between_orders": kendall(one[both].tolist(), other[both].tolist()),
+        "points_for_being_first": measure.mean(one - other, both),
+    }
 
 
 def sides(measure: Measure, judge: JudgeTable) -> Figures:

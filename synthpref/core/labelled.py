@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 
 def _several(value: Any) -> Any:
@@ -34,7 +35,7 @@ class Price(_Fields):
 class Said(_Fields):
     """Where the answers of one judge or person stand. In place of the mapping a text may stand: `COLUMN` (its
     verdicts, or the scores of single responses), `A,B` (its scores of the two responses), `FIRST/SWAPPED` (either
-    of these in both orders: `ab/ba`, `a1,b1/a2,b2`), with `+` between repeats (`run1+run2+run3`).
+    of these in both orders: `ab/ba`, `a1,b1/a2,b2`), with `+` between repeats (`run1+run2+run3`); in a mapping, as `columns`.
 
     Several columns, or a column that holds a list, are repeats of one answer."""
 
@@ -54,6 +55,9 @@ class Said(_Fields):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "columns" in data:
+            rest = {name: value for name, value in data.items() if name != "columns"}
+            return {**columns_of(str(data["columns"])), **rest}
         return columns_of(data) if isinstance(data, str) else data
 
     @model_validator(mode="after")
@@ -66,7 +70,8 @@ class Said(_Fields):
         return self
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def named(self) -> tuple[str, ...]:
+        """Every column."""
         return (
             *self.verdict, *self.swapped, *self.score_a, *self.score_b, *self.swapped_a, *self.swapped_b
         )  # fmt: skip
@@ -77,21 +82,29 @@ class Said(_Fields):
         return bool(self.swapped or self.score_a or self.swapped_a)
 
 
-def columns_of(text: str) -> dict[str, Any]:
-    """The short form as the fields of Said. Raises ValueError where it is not one."""
+def columns_of(text: str, known: Collection[str] = ()) -> dict[str, Any]:
+    """The short form as the fields of Said. `known` are columns, whose names may hold the marks of the short form.
+    Raises ValueError where it is not one."""
+    names = sorted((name for name in known if set(name) & set("/+,")), key=len, reverse=True)
+    for i, name in enumerate(names):
+        text = text.replace(name, f"\0{i}\0")
+
+    def column(part: str) -> str:
+        return re.sub("\0(\\d+)\0", lambda match: names[int(match[1])], part.strip())
+
     orders = text.split("/")
     if len(orders) > 2:
-        raise ValueError(f"{text!r}: one / at the most, between the two orders")
+        raise ValueError(f"{column(text)!r}: one / at the most, between the two orders")
     found: dict[str, list[str]] = {}
     for order, plain, scored in zip(orders, ("verdict", "swapped"), ("score_", "swapped_"), strict=False):
         for repeat in order.split("+"):
-            parts = [part.strip() for part in repeat.split(",")]
+            parts = [column(part) for part in repeat.split(",")]
             if len(parts) > 2 or not all(parts):
                 raise ValueError(
-                    f"{text!r}: a verdict is one column, scores are two: COLUMN_OF_A,COLUMN_OF_B"
+                    f"{column(text)!r}: a verdict is one column, scores are two: COLUMN_OF_A,COLUMN_OF_B"
                 )
-            names = [plain] if len(parts) == 1 else [f"{scored}a", f"{scored}b"]
-            for name, part in zip(names, parts, strict=True):
+            fields = [plain] if len(parts) == 1 else [f"{scored}a", f"{scored}b"]
+            for name, part in zip(fields, parts, strict=True):
                 found.setdefault(name, []).append(part)
     return {name: tuple(columns) for name, columns in found.items()}
 
@@ -151,7 +164,9 @@ class Labelled(_Fields):
     where they say it."""
     id: Names = ()
     """The columns that name an item together. Without them each record of a wide file is an item."""
-    where: Mapping[str, Names] = {}
+    each: str | None = None
+    """A column that holds a list: each of its items is a record, with the columns of the record that it is in."""
+    where: Mapping[str, tuple[str, ...]] = {}
     """Only records with these values: {strategy: CoT}."""
 
     prompt: str | None = None
@@ -177,6 +192,8 @@ class Labelled(_Fields):
 
     judges: Mapping[str, Judge] = {}
     """Each judge's name, and where its answers stand."""
+    costs: Mapping[str, float] = {}
+    """What a judgment costs in USD, by judge: for those that `by` names."""
     by: Names = ()
     """For long files: the columns that name the judge together, as [judge, strategy]."""
     says: Judge | None = None
@@ -205,6 +222,13 @@ class Labelled(_Fields):
     a winner; only what both orders say ("agree", else a tie); or the answer with a shown first alone."""
     families: Mapping[str, str] = {}
     """Families of models by name, or by a pattern with * and ?, beside those that are known."""
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _allowed(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {k: tuple(map(str, v if isinstance(v, list | tuple) else [v])) for k, v in data.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Labelled:

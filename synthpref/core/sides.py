@@ -12,6 +12,7 @@ A = {
     "a", "left", "first", "a wins", "model_a", "model a", "response_a", "response a", "answer a", "answer_a",
     "assistant_a", "assistant a", "output_a", "output a", "option a", "a>b", "a>>b", "a > b", "response_1",
     "response 1", "model_1", "model 1", "answer_1", "answer 1", "output_1", "output 1", "assistant 1", "1st",
+    "output (a)", "response (a)", "a is better", "choose a",
 }  # fmt: skip
 _ONE_TO_TWO = {"a": "b", "left": "right", "first": "second", "1": "2", "1st": "2nd"}
 TIE = {
@@ -33,8 +34,8 @@ def _other(word: str) -> str:
     ).replace(" _ ", "_")
 
 
-B = {_other(word) for word in A} | {"b>a", "b>>a", "b > a"}
-A |= {"b<a", "b<<a", "b < a"}
+B = {_other(word) for word in A} | {"<", "b>a", "b>>a", "b > a"}
+A |= {">", "b<a", "b<<a", "b < a"}
 PLAIN = {word: side for side, words in (("a", A), ("b", B), ("tie", TIE), ("none", NONE)) for word in words}
 CODES: dict[frozenset[str], dict[str, str]] = {
     frozenset("12"): {"1": "a", "2": "b"},

@@ -120,7 +120,7 @@ def judges(found: Figures) -> Block:
 def blocks(found: Figures) -> Iterator[Block]:
     """Every table, the most important first."""
     yield judges(found)
-    for maker in (_juries, _rules, _against, _people, _ranking, _agreed, _gaps, _orders, _length, _own, _leakage,
+    for maker in (_juries, _detail, _rules, _against, _people, _ranking, _agreed, _gaps, _orders, _sides, _length, _own, _leakage,
                   _repeats, _unparsed, _between):  # fmt: skip
         yield from (block for block in maker(found) if block.lines)
 
@@ -203,6 +203,30 @@ def _juries(found: Figures) -> Iterator[Block]:
     header = ("jurors", "juries", "mean kappa", "best kappa", "its accuracy", "the best", f"cost ({cost})")
     note = f"Every jury of these judges, by the rule `{juries['rule']}`. The best of many looks better than it is."
     yield Block("Juries", header, lines, note)
+
+
+def _detail(found: Figures) -> Iterator[Block]:
+    lines = []
+    for name, judge in by_kappa(found):
+        if "credit" in judge:
+            orders = [percent(_get(judge, "by_order", order, "accuracy", "value")) for order in ("ab", "ba")]
+            lines.append(
+                (
+                    name,
+                    f"{judge['labelled_and_judged']:,}",
+                    f"{judge['accuracy_two_way']['n']:,}",
+                    percent(judge["accuracy_two_way"]),
+                    number(judge["kappa_two_way"]),
+                    percent(judge["credit"]),
+                    *orders,
+                )
+            )
+    header = (
+        "judge", "labelled and judged", "neither a tie", "accuracy of these", "kappa of these", "a tie as half",
+        "a first", "b first",
+    )  # fmt: skip
+    note = "A tie as half: of the items whose label is no tie. The last two: accuracy in either order."
+    yield Block("Agreement in detail", header, lines, note)
 
 
 def _rules(found: Figures) -> Iterator[Block]:
@@ -306,11 +330,13 @@ def _orders(found: Figures) -> Iterator[Block]:
                 (
                     name,
                     f"{order['both_orders']:,}",
-                    percent(order["flip_rate"]),
-                    percent(order["soft_rate"]),
+                    percent(order.get("flip_rate")),
+                    percent(order.get("soft_rate")),
                     number(order["kappa_between_orders"]),
-                    percent(order["first_rate"]),
-                    f"{order['hard_flips_to_the_first']:,} of {order['hard_flips']:,}",
+                    percent(order.get("first_rate")),
+                    f"{order['hard_flips_to_the_first']:,} of {order['hard_flips']:,}"
+                    if "hard_flips" in order
+                    else "–",
                     number(order.get("points_for_being_first")),
                 )
             )
@@ -319,6 +345,23 @@ def _orders(found: Figures) -> Iterator[Block]:
         "flips to the first", "points for being first",
     )  # fmt: skip
     yield Block("Order", header, lines)
+
+
+def _sides(found: Figures) -> Iterator[Block]:
+    lines = [
+        (
+            name,
+            percent(sides["a_rate"]),
+            percent(sides.get("people_a_rate")),
+            percent(sides["tie_rate"]),
+            percent(sides.get("people_tie_rate")),
+        )
+        for name, judge in by_kappa(found)
+        if (sides := judge.get("sides"))
+    ]
+    header = ("judge", "a wins", "a wins by people", "ties", "ties by people")
+    note = "On the same items. Where a was always shown first, this is the liking for the first place."
+    yield Block("Sides", header, lines, note)
 
 
 def _length(found: Figures) -> Iterator[Block]:

@@ -147,7 +147,7 @@ def _filter(found: Figures) -> Iterator[str]:
 def _order(found: Figures) -> Iterator[str]:
     for name, judge in _first_few(found):
         order = judge.get("order")
-        if not order or order["flip_rate"]["value"] is None:
+        if not order or order.get("flip_rate", {}).get("value") is None:
             continue
         first, lean = order["first_rate"], ""
         if first["low"] is not None and (first["low"] > 0.5 or first["high"] < 0.5):

@@ -6,13 +6,13 @@ that stands for "no verdict" is counted as such.
 
 from __future__ import annotations
 
+import ast
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
-
-import orjson
 
 from synthpref.core.errors import Problem, RecipeError
 from synthpref.core.labelled import Judge, Labelled, Said
@@ -85,7 +85,7 @@ def gather(mapping: Labelled, base: Path, *, keep: bool = False) -> Gathered:
     for name in mapping.files:
         path = base / Path(name).expanduser()
         seen: set[Any] = set()
-        for where, record in records(path):
+        for where, record in _each(records(path), mapping.each):
             found.columns.update(dict.fromkeys(map(str, record)))
             if all(_passes(record, column, allowed, used) for column, allowed in mapping.where.items()):
                 found.records += 1
@@ -96,6 +96,30 @@ def gather(mapping: Labelled, base: Path, *, keep: bool = False) -> Gathered:
         why = "no record passes `where`" if mapping.where else "they hold no records"
         raise broken(", ".join(mapping.files), why, "check the files")
     return found
+
+
+def _each(there: Iterable[tuple[str, Record]], column: str | None) -> Iterator[tuple[str, Record]]:
+    """The records, or those in the list that a column of theirs holds."""
+    for where, record in there:
+        items = pick(record, column) if column else MISSING
+        if items is MISSING:
+            yield where, record
+            continue
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise broken(where, f"{column!r} holds {short(items)}", "a list of mappings was expected")
+        rest = {name: value for name, value in record.items() if name != column}
+        for i, item in enumerate(items):
+            yield f"{where} {column}[{i}]", {**rest, **item}
+
+
+def known_columns(files: Iterable[Path], each: str | None = None) -> set[str]:
+    """The columns of the files' first records."""
+    return {
+        str(name)
+        for path in files
+        for _, record in islice(_each(records(path), each), 200)
+        for name in record
+    }
 
 
 def _passes(record: Record, column: str, allowed: Sequence[str], used: set[str]) -> bool:
@@ -130,7 +154,7 @@ def _take(
     _facts(item, mapping, get, swapped=places and turned, where=where)
     spoken = turned and (places or (mapping.orders == "shown" and mapping.order is not None))
     for said in mapping.labels:
-        name = worker or "+".join(said.columns)
+        name = worker or "+".join(said.named)
         cells = list(_cells(said, get, order, spoken, places or mapping.orders == "shown"))
         _marked(found, item, name, cells, worker)
     answers = dict(mapping.judges)
@@ -256,10 +280,10 @@ def _cells(said: Said, get: Any, order: str | None, turned: bool, places: bool) 
 
 def listed(value: Any) -> list[Any]:
     """The repeats in a cell: the items of a list (also of one that is written as JSON), else the value alone."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and not value.lstrip().startswith("[["):
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]" and value[:2] != "[[":
         try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
+            value = ast.literal_eval(value)  # as JSON writes it, or Python
+        except (ValueError, SyntaxError):
             return [value]
     if isinstance(value, list | tuple):
         return list(value) or [None]
@@ -299,10 +323,10 @@ def _missing(found: Gathered, mapping: Labelled, used: set[str]) -> None:
         "label": mapping.labels,
         "says": [mapping.says] if mapping.says else [],
     }
-    named |= {column: what for what, said in places.items() for s in said for column in s.columns}
+    named |= {column: what for what, said in places.items() for s in said for column in s.named}
     for name, judge in mapping.judges.items():
         extra = (*(judge.tokens or ()), *([judge.cost] if isinstance(judge.cost, str) else []))
-        named |= dict.fromkeys((*judge.columns, *extra), f"judge {name}")
+        named |= dict.fromkeys((*judge.named, *extra), f"judge {name}")
     problems = []
     for column, what in named.items():
         if column not in used:

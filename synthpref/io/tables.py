@@ -55,6 +55,10 @@ def table_of(mapping: Labelled, found: Gathered) -> Table:
     reader = _Reader(mapping, items, pairs)
     marks = reader.marks(list(found.annotators))
     judges = [reader.judge(name, judge) for name, judge in found.judges.items()]
+    for name in mapping.costs:
+        if name not in found.judges:
+            there = ", ".join(found.judges) or "none"
+            reader.problems.append(Problem("costs", f"no judge {name!r}", f"there is: {there}"))
     if reader.problems:
         raise RecipeError(reader.problems)
     words = np.array([[_words(item.facts.get(side)) for side in ("a", "b")] for item in items], float)
@@ -291,13 +295,16 @@ class _Reader:
             repeats,
             asked,
             dict(failed.most_common()),
-            fmean(costs) if costs else None,
+            fmean(costs) if costs else self.mapping.costs.get(name),
             judge.family,
         )
         if self.pairs:
             return built if built.shares else replace(built, shares={"ab": np.full(n, np.nan)})
-        values = built.shares.get("ab", np.full(n, np.nan))
-        return replace(built, shares={}, scores={}, values=values)
+        # Scores of single responses that were shown first ("ab") or second.
+        orders = list(built.shares.values()) or [np.full(n, np.nan)]
+        return replace(
+            built, shares=built.shares if len(orders) > 1 else {}, values=mean_mark(np.stack(orders, 1))
+        )
 
     def _tell_unread(self) -> None:
         for column, values in self.unread.items():

@@ -23,9 +23,11 @@ from synthpref.io.files import READERS, Record, broken, short
 
 FLIP = {"ab": "ba", "ba": "ab"}
 _ORDERS = {
-    "ab": "ab", "1": "ab", "a": "ab", "first": "ab", "left": "ab", "a_first": "ab", "false": "ab", "unswapped": "ab",
-    "ba": "ba", "2": "ba", "b": "ba", "second": "ba", "right": "ba", "b_first": "ba", "true": "ba", "swapped": "ba",
-}  # fmt: skip
+    **dict.fromkeys(("ab", "1", "a", "first", "left", "a_first", "false", "unswapped"), "ab"),
+    **dict.fromkeys(("normal", "original", "forward"), "ab"),
+    **dict.fromkeys(("ba", "2", "b", "second", "right", "b_first", "true", "swapped"), "ba"),
+    **dict.fromkeys(("swap", "reverse", "reversed", "backward"), "ba"),
+}
 
 
 @dataclass(frozen=True, slots=True)

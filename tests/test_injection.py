@@ -264,6 +264,7 @@ def test_a_reply_that_is_a_verdict_alone_counts_whatever_the_candidate_says(repl
 def test_every_judges_template_is_used_by_a_stage_here() -> None:
     used = {stage.prompt for stage, _ in STAGES.values()} | {Aspects(model="m").prompt}
     used |= {"judge/principle", "judge/principle_winner"}  # tests/stages/test_principles.py
+    used |= {"judge/debate", "judge/debate_verdict"}  # tests/test_gaming.py
     there = {f"judge/{path.stem}" for path in (shipped("prompts") / "judge").glob("[!_]*.j2")}
     assert there - used == {"judge/reask"}
 

@@ -1,4 +1,4 @@
-"""Which of several principles decides between two responses, as in SALMON (Sun et al., arXiv:2310.05910, section 3.2).
+"""Which of several principles decides between two responses, as in SALMON (Sun et al., arXiv:2310.05910).
 
 A lean is a number above 0 where a response keeps more to a principle than the other does, and below where less.
 """

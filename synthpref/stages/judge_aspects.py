@@ -30,11 +30,11 @@ CPM_FAULTS = (
     "too-long",
 )
 PRESETS: dict[str, dict[str, str]] = {
-    # UltraFeedback (arXiv:2310.01377), section 2.3.
+    # UltraFeedback (arXiv:2310.01377).
     "ultrafeedback": {
         name: name for name in ("instruction-following", "truthfulness", "honesty", "helpfulness")
     },
-    # Compositional preference models (arXiv:2310.13011), section 3.1: the thirteen features.
+    # Compositional preference models (arXiv:2310.13011): the thirteen features.
     "cpm": {
         name: CPM + name
         for name in (

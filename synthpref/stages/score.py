@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -76,8 +77,9 @@ Given = Annotated[
 class Combine(Stage):
     """Makes one score of several: by weights that are given, or by weights that are learned from labelled pairs.
 
-    A response that lacks one of the scores gets none, and the reason. Learned weights, and how well they do on
-    pairs that were held out, are in the report; `weights: {file: .../report.json}` uses them in another run.
+    A response that lacks one of the scores gets none, and the reason. With learned weights (CPM, arXiv:2310.13011) a
+    difference of two scores is the logarithm of the odds that the one is preferred. The weights, and how well they
+    do on pairs that were held out, are in the report; `weights: {file: .../report.json}` uses them in another run.
     Memory for learning: 8 bytes for each score of a labelled response, and of a pair of them.
     """
 
@@ -111,6 +113,8 @@ class Combine(Stage):
             if self.standardise == "run" and self.weights and self.weights.spread:
                 raise ValueError("these weights bring their own spread: leave standardise: none")
             return self
+        if find_spec("sklearn") is None:
+            raise ValueError('fit learns with scikit-learn: pip install "synthpref[jury]"')
         if "standardise" in self.model_fields_set:
             raise ValueError("standardise goes with `weights`; `fit` always standardises")
         if len(set(self.scores)) < 2 or len(set(self.scores)) < len(self.scores):

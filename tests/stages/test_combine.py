@@ -122,6 +122,21 @@ def test_the_planted_weights_are_found_again_in_their_proportions(penalty: Any) 
     assert fit.alone["b"] < 0.4
 
 
+def test_a_difference_of_learned_scores_is_log_odds() -> None:
+    """Gumbel noise makes the labels those of a Bradley-Terry model with the planted strengths."""
+    fit = learn(NAMES, world(600), random.Random(0))
+    sure, right = [], []
+    for features, labels in world(600, seed=9):
+        scores = [fit.weighing(dict(zip(NAMES, line, strict=True))) for line in features.tolist()]
+        sure.append(1 / (1 + math.exp(scores[1] - scores[0])))
+        right.append(labels[0] > labels[1])
+    found, bins = np.array(right), np.digitize(sure, [0.2, 0.4, 0.6, 0.8])
+    for k in range(5):
+        here = bins == k
+        slack = 3 * math.sqrt(0.25 / here.sum())
+        assert found[here].mean() == pytest.approx(np.array(sure)[here].mean(), abs=slack)
+
+
 def test_l1_leaves_out_what_carries_nothing() -> None:
     fit = learn(NAMES, world(150, seed=4), random.Random(0), penalty="l1")
     strongest = combine._regress(  # the same data under a stronger pull
@@ -218,6 +233,9 @@ def test_scikit_learn_is_asked_for_only_where_it_is_used(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ImportError, match=r'pip install "synthpref\[jury\]"'):
         run_stage(Combine.model_validate(LEARNED), labelled(4, 0))
+    monkeypatch.setattr("synthpref.stages.score.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r'pip install "synthpref\[jury\]"'):
+        Combine.model_validate(LEARNED)
 
 
 # ---- in a run
@@ -266,6 +284,15 @@ def test_the_report_tells_the_weights_and_another_run_takes_them_from_there(tmp_
 
     again, same = ran(tmp_path / "one", tree(labelled(), LEARNED))
     assert (again, same["stages"]) == (first, report["stages"])
+    mean = {"weights": {"a": 1, "b": -1}, "name": "quality"}
+    assert not any("notes" in stage for stage in ran(tmp_path / "one", tree(labelled(), mean))[1]["stages"])
+    _, spread = ran(tmp_path / "one", tree(labelled(), mean | {"standardise": "run"}))
+    assert {key: spread["stages"][0]["notes"][key]["a"] for key in ("weights", "share")} == {
+        "weights": 0.5,
+        "share": 0.5,
+    }
+    assert ran(tmp_path / "one", tree(labelled(), LEARNED))[1]["stages"] == report["stages"]
+
     path = "../one/run/report.json"
     taken, other = ran(tmp_path / "two", tree(labelled(), {"weights": {"file": path}, "name": "quality"}))
     assert taken == first

@@ -30,6 +30,8 @@ from synthpref.core.sides import NONE, PLAIN, Reading, is_number, read_values, w
 from synthpref.io.labels import Cell, Gathered, Item, gather, unreadable
 
 SHARE = {"a": 1.0, "b": 0.0, "tie": 0.5}
+_CROWD = 50
+"""More annotators than these are not told apart: each labels a few items of many."""
 _NAMED = {"a": "\0a", "b": "\0b"}
 
 
@@ -220,12 +222,15 @@ class _Reader:
         return read
 
     def marks(self, annotators: Sequence[str]) -> Floats:
+        """What each annotator said, a column each; of a crowd, as many columns as an item has labels."""
+        crowd = len(annotators) > _CROWD
         place = {name: i for i, name in enumerate(annotators)}
-        found = np.full((len(self.items), len(annotators)), np.nan)
         every = [cell for item in self.items for cells in item.marks.values() for cell in cells]
         invalid = self._invalid("labels", every) if self._scored(every) else frozenset()
+        width = max((len(item.marks) for item in self.items), default=0) if crowd else len(annotators)
+        found = np.full((len(self.items), width), np.nan)
         for i, item in enumerate(self.items):
-            for name, cells in item.marks.items():
+            for k, (name, cells) in enumerate(item.marks.items()):
                 said = [self._mark(item, cell, invalid) for cell in cells]
                 values = [value for value in said if not math.isnan(value)]
                 if not values:
@@ -237,7 +242,7 @@ class _Reader:
                             Problem(item.where, f"{item.id!r} has two labels in {name!r}", fix)
                         )
                     continue
-                found[i, place[name]] = fmean(values)
+                found[i, k if crowd else place[name]] = fmean(values)
         self._tell_unread()
         return found
 

@@ -760,3 +760,30 @@ def test_a_crowd_of_many_needs_no_column_for_each(tmp_path: Path) -> None:
     assert figures["people"]["kappa_pooled"] == pytest.approx(
         cohen_kappa_score(list("aabaab"), list("abaaba"))
     )
+
+
+def test_a_reply_with_a_verdict_and_scores_is_one(tmp_path: Path) -> None:
+    records = [
+        {"human": "a", "said": "a", "sa": 7, "sb": 5},
+        {"human": "b", "said": "b", "sa": "", "sb": ""},
+        {"human": "b", "said": "", "sa": 2, "sb": 5},
+        {"human": "a", "said": "", "sa": "", "sb": 4},
+    ]
+    path = write_csv(tmp_path / "x.csv", records)
+    figures = found(
+        tmp_path, path, labels="human", judges={"j": {"verdict": "said", "score_a": "sa", "score_b": "sb"}}
+    )
+    judge = figures["judges"]["j"]
+    assert (judge["replies"], judge["unparsed"]["count"], judge["judged"]) == (4, 1, 3)
+    assert judge["accuracy"]["value"] == 1
+    assert sum(gap["n"] for gap in judge["by_gap"]) == 2
+
+
+def test_probabilities_are_verdicts(tmp_path: Path) -> None:
+    records = [{"human": h, "p": p} for h, p in zip("abba", (0.9, 0.2, 0.61, 0.5), strict=True)]
+    figures = found(
+        tmp_path, write_csv(tmp_path / "x.csv", records), kind="pairs", labels="human", judges={"j": "p"}
+    )
+    assert figures["judges"]["j"]["accuracy"]["value"] == 0.5
+    assert figures["judges"]["j"]["sides"]["tie_rate"]["value"] == 0.25
+    assert any("probability" in note for note in figures["notes"])

@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -40,9 +41,10 @@ class _Read:
     """One answer, read: shares of a and scores, a repeat each, and why those are missing that are."""
 
     order: str
-    shares: list[float]
-    scores: list[tuple[float, float]]
-    whys: list[str]
+    shares: list[float] = field(default_factory=list)
+    scores: list[tuple[float, float]] = field(default_factory=list)
+    why_no_share: list[str] = field(default_factory=list)
+    why_no_scores: list[str] = field(default_factory=list)
 
 
 def table(mapping: Labelled, base: Path) -> Table:
@@ -159,7 +161,10 @@ class _Reader:
 
     def _side(self, item: Item, cell: Cell, raw: Any) -> tuple[float, str]:
         value = self._word(item, raw)
-        side = self.readings[cell.column].sides.get(value, "none")
+        reading = self.readings[cell.column]
+        if value in reading.shares:
+            return (1 - reading.shares[value] if cell.turned else reading.shares[value]), ""
+        side = reading.sides.get(value, "none")
         if side == "none":
             return math.nan, f"{value!r} is no verdict" if value else "empty"
         turn = cell.turned and value not in _NAMED.values()
@@ -202,7 +207,7 @@ class _Reader:
     # ---- people and judges
 
     def _read(self, item: Item, cell: Cell, invalid: frozenset[float | str]) -> _Read:
-        read = _Read(cell.order, [], [], [])
+        read = _Read(cell.order)
         for raw in cell.raw:
             if isinstance(raw, tuple):
                 a, b = (self._number(cell.column, side, invalid) for side in raw)
@@ -210,15 +215,15 @@ class _Reader:
                 if math.isnan(scores[0]) or math.isnan(scores[1]):
                     scores = (math.nan, math.nan)
                 read.scores.append(scores)
-                read.whys.append(a[1] or b[1])
+                read.why_no_scores.append(a[1] or b[1])
             elif self.pairs:
                 share, why = self._side(item, cell, raw)
                 read.shares.append(share)
-                read.whys.append(why)
+                read.why_no_share.append(why)
             else:
                 value, why = self._number(cell.column, raw, invalid)
                 read.shares.append(value)
-                read.whys.append(why)
+                read.why_no_share.append(why)
         return read
 
     def marks(self, annotators: Sequence[str]) -> Floats:
@@ -275,11 +280,13 @@ class _Reader:
             for order, reads in by_order.items():
                 verdicts = [value for read in reads for value in read.shares]
                 pairs = [value for read in reads for value in read.scores]
-                whys = [why for read in reads for why in read.whys]
-                # A judge that gives both a verdict and scores in one reply is asked once for them.
-                once = max(len(verdicts), len(pairs))
-                asked += once
-                failed.update([why for why in whys if why][:once])
+                no_share = [why for read in reads for why in read.why_no_share]
+                no_scores = [why for read in reads for why in read.why_no_scores]
+                # A reply that holds a verdict and scores is one reply, and has failed if it brought neither.
+                for whys in zip_longest(no_share, no_scores):
+                    asked += 1
+                    if "" not in whys:
+                        failed[next(why for why in whys if why)] += 1
                 good = [value for value in verdicts if not math.isnan(value)]
                 scored = [pair for pair in pairs if not math.isnan(pair[0])]
                 if scored:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from synthpref.io.agreement_tables import Block
+    from synthpref.io.agreement_format import Block
 
 Many = list[str] | None
 _DATA, _LONG, _HOW = "Which column is what", "Files with a line for each verdict", "How it is measured"

@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from synthpref.io.agreement_tables import Figures, blocks, judges
+from synthpref.io.agreement_format import Figures
+from synthpref.io.agreement_tables import blocks, judges
 from synthpref.io.agreement_words import statements
 from synthpref.io.tally import table
 

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-Figures = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Block:
-    """A titled table, with a sentence on how to read it."""
-
-    title: str
-    header: tuple[str, ...]
-    lines: Sequence[tuple[str, ...]]
-    note: str = ""
-
-
-def number(figure: Any, digits: int = 2) -> str:
-    """0.56 (0.49 to 0.63); a figure that is not defined is a dash."""
-    if not isinstance(figure, Mapping):
-        return "–" if figure is None else f"{figure:.{digits}f}"
-    if figure.get("value") is None:
-        return "–"
-    value = f"{figure['value']:.{digits}f}"
-    if figure.get("low") is None:
-        return value
-    return f"{value} ({figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
-
-
-def percent(figure: Any) -> str:
-    """78 % (74 to 82)."""
-    if not isinstance(figure, Mapping):
-        return "–" if figure is None else f"{100 * figure:.0f} %"
-    if figure.get("value") is None:
-        return "–"
-    text = f"{100 * figure['value']:.0f} %"
-    if figure.get("low") is None:
-        return text
-    return f"{text} ({100 * figure['low']:.0f} to {100 * figure['high']:.0f})"
-
-
-def chance(p: float | None) -> str:
-    """A p value: < 0.001, 0.034."""
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def money(cost: float | None) -> str:
-    """$0.000075, $0.0042, $1.20: to two digits."""
-    if cost is None:
-        return "–"
-    digits = 2 if cost >= 1 or cost <= 0 else 1 - math.floor(math.log10(cost))
-    return f"${cost:.{digits}f}"
+from synthpref.io.agreement_format import (
+    Block,
+    Figures,
+    chance,
+    get,
+    money,
+    number,
+    percent,
+    signed,
+    small_share,
+)
 
 
 def by_kappa(found: Figures) -> list[tuple[str, Figures]]:
@@ -89,12 +50,12 @@ def judges(found: Figures) -> Block:
             ("Spearman", lambda name, j: number(j["spearman"])),
         ]
     optional: list[tuple[str, Any]] = [
-        ("flips", lambda name, j: percent(_get(j, "order", "flip_rate", "value"))),
-        ("first wins", lambda name, j: percent(_get(j, "order", "first_rate", "value"))),
-        ("longer wins", lambda name, j: percent(_get(j, "length", "longer_rate", "value"))),
-        ("own family", lambda name, j: _signed(_get(j, "self_preference", "self_preference", "value"))),
-        ("spread", lambda name, j: number(_get(j, "repeats", "standard_deviation"))),
-        ("unparsed", lambda name, j: _share(j["unparsed"]["share"])),
+        ("flips", lambda name, j: percent(get(j, "order", "flip_rate", "value"))),
+        ("first wins", lambda name, j: percent(get(j, "order", "first_rate", "value"))),
+        ("longer wins", lambda name, j: percent(get(j, "length", "longer_rate", "value"))),
+        ("own family", lambda name, j: signed(get(j, "self_preference", "self_preference", "value"))),
+        ("spread", lambda name, j: number(get(j, "repeats", "standard_deviation"))),
+        ("unparsed", lambda name, j: small_share(j["unparsed"]["share"])),
         ("a judgment", lambda name, j: money(j["cost"])),
     ]
     items = by_kappa(found)
@@ -147,7 +108,7 @@ def _detail(found: Figures) -> Iterator[Block]:
     lines = []
     for name, judge in by_kappa(found):
         if "credit" in judge:
-            orders = [percent(_get(judge, "by_order", order, "accuracy", "value")) for order in ("ab", "ba")]
+            orders = [percent(get(judge, "by_order", order, "accuracy", "value")) for order in ("ab", "ba")]
             lines.append(
                 (
                     name,
@@ -309,7 +270,7 @@ def _length(found: Figures) -> Iterator[Block]:
             name,
             percent(length.get("longer_rate")),
             number(length.get("longer_than_people")),
-            percent(_get(judge, "sides", "a_rate", "value")),
+            percent(get(judge, "sides", "a_rate", "value")),
             percent(length.get("a_at_equal_length")),
         )
         for name, judge in by_kappa(found)
@@ -323,7 +284,7 @@ def _length(found: Figures) -> Iterator[Block]:
     models = [
         (name, model, f"{of['n']:,}", percent(of["wins"]), percent(of["at_equal_length"]))
         for name, judge in by_kappa(found)
-        for model, of in _get(judge, "length", "models", default={}).items()
+        for model, of in get(judge, "length", "models", default={}).items()
     ]
     header = ("judge", "model", "pairs", "wins", "wins at equal length")
     yield Block("Models by length", header, models)
@@ -385,17 +346,3 @@ def _between(found: Figures) -> Iterator[Block]:
     kappas = (found.get("between") or {}).get("kappas") or {}
     lines = [(names, number(value)) for names, value in kappas.items()]
     yield Block("Judges with each other", ("judges", "kappa"), lines)
-
-
-def _get(tree: Any, *way: str, default: Any = None) -> Any:
-    for step in way:
-        tree = tree.get(step) if isinstance(tree, Mapping) else None
-    return default if tree is None else tree
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.0f} points"
-
-
-def _share(share: float) -> str:
-    return "0 %" if not share else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"

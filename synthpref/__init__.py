@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SynthprefError,
     )
     from synthpref.core.seam import Ask, Backend, Completion, ModelSpec, Request
-    from synthpref.core.stage import Barrier, Calls, Load, PromptName, Role, RowStage, Stage
+    from synthpref.core.stage import Barrier, Calls, Load, Made, PromptName, Role, RowStage, Stage, Takes
     from synthpref.core.types import Comparison, Drop, Message, Origin, Pair, Row, Sample, Score, Usage, Vote
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "ExportError",
     "JournalError",
     "Load",
+    "Made",
     "Message",
     "ModelSpec",
     "Origin",
@@ -55,6 +56,7 @@ __all__ = [
     "Stage",
     "StageError",
     "SynthprefError",
+    "Takes",
     "Usage",
     "Vote",
     "__version__",

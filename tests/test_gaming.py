@@ -367,6 +367,53 @@ def test_a_sound_judge_is_not_swayed_and_one_that_always_falls_for_a_claim_is(
     assert right == 0
 
 
+SHIPPED = [
+    path
+    for path in sorted((Path(__file__).parents[1] / "recipes" / "judging").glob("*.yaml"))
+    if "sample.n" in path.read_text(encoding="utf-8")
+]
+
+
+def through(path: Path, folder: Path, sway: float) -> tuple[int, int]:
+    """How often the swaying and the good answer are chosen of ten rows that go through a shipped recipe, its models
+    simulated."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree["models"] = {
+        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": sway}
+        for role in tree["models"]
+    }
+    rows = [
+        {"prompt": prompt, "answers": answers, "reference": answers[1], "checks": "Is it right?"}
+        for prompt, answers in zip(PROMPTS[:10], SWAYING, strict=False)
+    ]
+    tree["source"] = {"rows": rows, "samples": {"column": "answers"}, "reference": "reference"}
+    tree["stages"] = [_not_negated(stage) for stage in tree["stages"]]
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    result = job.run(job.load(folder / "recipe.yaml"), folder / "run")
+    assert (result.stopped, result.books.rejected) == ("", 0)
+    chosen = [pair.chosen for one in job.rows.read_rows(folder / "run/rows.parquet") for pair in one.pairs]
+    return chosen.count(0), chosen.count(1)
+
+
+def _not_negated(stage: Any) -> Any:
+    """A principle that is negated asks for the opposite."""
+    if isinstance(stage, dict) and "judge.principles" in stage:
+        return {"judge.principles": stage["judge.principles"] | {"negate": 0}}
+    return stage
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_goes_as_far_as_its_judges_do(path: Path, tmp_path: Path) -> None:
+    swayed, right = through(path, tmp_path / "sound", 0)
+    assert swayed == 0
+    assert right >= 8
+    swayed, right = through(path, tmp_path / "fallen", 1)
+    assert swayed >= 8
+    # A reward model reads no claims, and has its say in one of the recipes.
+    assert right == 0 or "reward:" in path.read_text(encoding="utf-8")
+
+
 def share(p: float) -> float:
     """Four standard errors of a share that is p."""
     return 4 * (p * (1 - p) / ROWS) ** 0.5 + 1e-9

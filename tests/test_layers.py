@@ -12,7 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "synthpref"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("core", "models", "stages", "engine", "io")
-ONE_DOOR = ("openai", "datasets", "torch", "vllm", "ray", "rensa", "huggingface_hub", "jsonschema")
+ONE_DOOR = (
+    *("openai", "datasets", "torch", "vllm", "ray", "rensa", "huggingface_hub", "jsonschema"),
+    *("crowdkit", "pandas", "sklearn", "scipy"),
+)
 
 
 def imports(file: Path) -> set[str]:
@@ -53,7 +56,18 @@ def test_what_the_command_line_loads_before_it_knows_the_command() -> None:
 
 
 def test_what_the_core_loads() -> None:
-    heavy = {"aiohttp", "pyarrow", "datasets", "openai", "torch", "sqlite3"}
+    heavy = {
+        "aiohttp",
+        "pyarrow",
+        "datasets",
+        "openai",
+        "torch",
+        "sqlite3",
+        "crowdkit",
+        "pandas",
+        "sklearn",
+        "scipy",
+    }
     modules = ", ".join(
         f"synthpref.core.{f.stem}" for f in (PACKAGE / "core").glob("*.py") if f.stem != "__init__"
     )

@@ -16,10 +16,12 @@ SPAN = 6.0
 DRAWS = 30_000
 """Normal numbers drawn for one figure: it is known to within about 1.5 % at n = 30."""
 MANY = 1000
+"""Of more numbers, or values, than these the figures are as of so many: what is rare then is rarer still."""
 
 
 def shared_best(n: int, levels: int) -> float:
     """The probability that the highest of n scores is shared by several, on a scale of `levels` values."""
+    levels = min(levels, MANY)
     edges = [SPAN * ((i + 0.5) / (levels - 1) - 0.5) for i in range(levels - 1)]
     below = [0.0, *map(NormalDist().cdf, edges), 1.0]
     alone = (n * (below[i + 1] - below[i]) * below[i] ** (n - 1) for i in range(levels))
@@ -41,6 +43,7 @@ def was_minimum(n: int, sigmas: float, ddof: int = 1) -> float:
     """How often the number nearest to mu - sigmas*sigma is the lowest of n normal ones, by a count over draws."""
     if n < 3 or sigmas >= furthest(n, ddof):
         return 1.0
+    n = min(n, MANY)
     rng = random.Random(7)
     rounds = max(100, DRAWS // n)
     return sum(_lowest_is_nearest(rng, n, sigmas, ddof) for _ in range(rounds)) / rounds

@@ -44,6 +44,8 @@ def dawid_skene(
     twice as often as all the wrong ones together: with few votes nobody is taken for infallible, or for a liar.
     A thing without a vote has equal probabilities. Raises ImportError, with the fix, without crowd-kit.
     """
+    if not labels:
+        return Weighed(np.zeros((things, 0)), (0.0,) * jurors)
     seen = sorted(observations)
     prior, truths = _prior(things, jurors, labels)
     # crowd-kit and the libraries under it announce what they will change; that is nothing to the user of a recipe.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from synthpref.core.principles import deciding, lean, log_odds, share_won
-from synthpref.core.ranking import bradley_terry, win_rate
 from synthpref.core.schedule import all_pairs, meetings
 from synthpref.core.seam import Ask, Capability
-from synthpref.core.stage import PROMPT, Calls, Load, PromptName, Role
-from synthpref.core.types import Comparison, Row, Score, Vote
+from synthpref.core.stage import PROMPT, Calls, Load, Made, PromptName, Role
+from synthpref.core.types import Comparison, Row, Vote
 from synthpref.stages.asking import ask_all
 from synthpref.stages.comparing import Comparing, comparison, pair_vote
 from synthpref.stages.judging import Extracting, is_name
+from synthpref.stages.tournament import rated
 
 FOLDER = "judge/principles/"
 SHIPPED = (
@@ -178,6 +178,9 @@ class Principles(Extracting):
         requests = 2 * meetings(samples, samples) * min(drawn, len(self.principles))
         return Load(samples, (Calls(self.model, requests, n=self.repeats, reads=2 + self.reference),))
 
+    def makes(self, samples: int) -> dict[str, Made]:
+        return {self.name: Made((self.model,), votes=2 * self.repeats)}
+
     async def run(self, row: Row, ask: Ask) -> Row:
         if taken := {self.name, f"{self.name}.drawn"} & set(row.meta):
             raise ValueError(f"the row has a column {min(taken)!r} already; give the stage another name")
@@ -208,7 +211,8 @@ class Principles(Extracting):
             comparisons=(*row.comparisons, *together, *singly),
             meta={**row.meta, self.name: sentences, f"{self.name}.drawn": names},
         )
-        return row.scored(self.name, self._scored(row, together))
+        scores = rated(row, self.asked(row), together, self.score, self.prior)
+        return row.scored(self.name, self.every(row, scores))
 
     def _drawn(self, ask: Ask) -> list[Drawn]:
         """The row's principles."""
@@ -268,17 +272,6 @@ class Principles(Extracting):
             return vote.scores[0] - vote.scores[1]
         share = 0.5 if vote.value is None else vote.value
         return log_odds(share) if self.extract == "expected" else 2 * share - 1
-
-    def _scored(self, row: Row, made: Sequence[Comparison]) -> list[Score]:
-        outcomes = [(c.a, c.b, c.p) for c in made if c.p is not None]
-        if self.score == "bradley_terry":
-            values = bradley_terry(len(row.samples), outcomes, prior=self.prior)
-        else:
-            values = win_rate(len(row.samples), outcomes)
-        whys = [vote.why for c in made for vote in c.votes if vote.why]
-        why = f"no verdict on it: {whys[0]}" if whys else "nothing to compare with"
-        scores = {i: Score(values[i], why if values[i] is None else None) for i in self.asked(row)}
-        return self.every(row, scores)
 
 
 def _counted(vote: Vote, principle: Drawn) -> Vote:

@@ -211,6 +211,12 @@ def test_words_off_the_menu_are_left_out() -> None:
     assert (winner("Who knows").why or "").startswith("no verdict found")
 
 
+def test_the_beginning_of_two_words_counts_for_neither() -> None:
+    made = tokens(("best", {"best": 0.5, "be": 0.2, "bett": 0.3}))
+    odds = menu_odds(made, Parsed("best", at=0), ["best", "better"])
+    assert odds.value == {"best": pytest.approx(0.625), "better": pytest.approx(0.375)}
+
+
 ODDS = st.dictionaries(st.integers(1, 10), st.floats(0.01, 1), min_size=1).map(
     lambda weights: {n: w / sum(weights.values()) for n, w in weights.items()}
 )

@@ -92,6 +92,7 @@ def test_few_votes_make_nobody_infallible_and_no_vote_tells_nothing() -> None:
     assert all(0.6 < share < 0.8 for share in two.reliability)
     split = dawid_skene([(0, 0, 0), (0, 1, 1)], 1, 2, 2, iterations=20)
     assert split.labels[0].tolist() == pytest.approx([0.5, 0.5])
+    assert dawid_skene([], 2, 0, 0).labels.shape == (2, 0)
     assert dawid_skene([], 1, 2, 1, iterations=2).labels.tolist() == [[1.0]]
 
 

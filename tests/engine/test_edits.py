@@ -252,6 +252,8 @@ EDITS: dict[str, dict[str, Edit]] = {
     "judge.list": SCALED
     | EXTRACTED
     | {
+        "reask": Edit({"reask": "mine:judge/reask"}, ASKS, {"model": "broken"}),
+        "again": Edit({"again": 2}, ASKS, {"model": "broken"}),
         "prompt": Edit({"prompt": "mine:judge/list"}, ASKS),
         "ties": Edit({"ties": False}, ASKS),
         "tie": Edit({"tie": "lowest"}, FREE, {**MANY, **FINE}),

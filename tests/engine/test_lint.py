@@ -179,6 +179,12 @@ def test_from_how_many_the_rule_is_mostly_in_force() -> None:
     assert reach.from_how_many(4.5, 0.5) is None
 
 
+def test_very_many_responses_and_values_are_no_burden() -> None:
+    assert reach.was_minimum(10**9, 2.0) == 0
+    assert reach.was_minimum(10**9, 9.0) == 1
+    assert reach.shared_best(32, 10**9) < 0.01
+
+
 def test_no_number_lies_further_from_the_mean_than_the_bound() -> None:
     for n in (2, 5, 6, 40):
         for ddof in (0, 1):

@@ -69,6 +69,11 @@ def test_preference() -> None:
         "id": "row-003",
         "chosen_score": 8.0,
         "rejected_score": 2.0,
+        "p": None,
+        "p_low": None,
+        "p_high": None,
+        "agreement": None,
+        "votes": None,
         "chosen_model": "m0",
         "rejected_model": "m1",
         "rule": "extremes",
@@ -93,8 +98,14 @@ def test_implicit() -> None:
         "rejected": [user(3), answer(1, 3)],
         "margin": 6.0,
         "p": None,
+        "p_low": None,
+        "p_high": None,
         "licence": None,
     }
+    sure = replace(paired(3).pairs[0], p=0.8, p_low=0.5, p_high=0.95, agreement=0.75, votes=8)
+    (record,) = records("trl-implicit", paired(3, pairs=(sure,)), extras=["p", "agreement"])
+    doubt = {"p": 0.8, "p_low": 0.5, "p_high": 0.95, "agreement": 0.75, "votes": 8}
+    assert {name: record[name] for name in doubt} == doubt
 
 
 def test_reward() -> None:

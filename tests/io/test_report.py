@@ -6,6 +6,8 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
+import krippendorff
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,6 +150,110 @@ def test_flips_and_position() -> None:
         lines, "shown first"
     )
     assert "18 % of the verdicts of 'c' could not be read." in said(lines, "could not be read")
+
+
+# ---- juries
+
+
+def by_juror(**said: float | None) -> tuple[Vote, ...]:
+    return tuple(
+        Vote(f"m-{role}", value, None if value is not None else "empty reply", role=role, shown="ab")
+        for role, value in said.items()
+    )
+
+
+def jury(*votes: tuple[Vote, ...]) -> Row:
+    """A row whose first two responses were compared by a jury, as often as there are votes."""
+    games = tuple(
+        Comparison("voted", 0, 1, sum(v.value or 0 for v in cast) / len(cast), votes=cast) for cast in votes
+    )
+    return paired(1, comparisons=games)
+
+
+def test_how_jurors_agree_and_who_stands_apart() -> None:
+    units = [(1, 1, 1), (1, 1, 0), (0, 0, 1), (1, 1, 0.5), (0, 0, 0), (1, 0, 0.5), (0, None, 0)]
+    votes = [by_juror(a=a, b=b, c=c) for a, b, c in units]
+    found = built(jury(*votes))
+    told = found["comparisons"]["voted"]["jury"]
+    ours = told["alpha"]
+    data = np.array([[np.nan if v is None else v for v in unit] for unit in units], dtype=float).T
+    assert ours == pytest.approx(krippendorff.alpha(data, level_of_measurement="nominal"))
+    # Of the six with a most frequent verdict, c was on its side in three.
+    shares = {name: juror["with_majority_share"] for name, juror in told["jurors"].items()}
+    assert shares == {"a": 1, "b": 1, "c": 0.5}
+    assert told["jurors"]["b"] == {
+        "model": "m-b", "votes": 6, "failed": 1, "not_asked": 0, "with_majority_share": 1.0, "reliability": None,
+    }  # fmt: skip
+    assert f"Krippendorff's alpha {ours:.2f}" in said(found, "alpha")
+    assert "That is weak" in said(found, "alpha")
+    assert "a sided with the most frequent verdict most often (100 %), c least often (50 %)" in said(
+        found, "sided"
+    )
+    page = report.markdown(found)
+    assert "## Jurors" in page
+    assert "| voted | c | m-c | 7 | 0 | 0 | 0.5 | — |" in page
+
+
+def test_scores_of_a_jury_are_compared_as_numbers() -> None:
+    units = [(8, 7), (3, 4), (9, 9), (2, 5)]
+    samples = tuple(
+        Sample(f"t{i}", scores={"jury": Score(1.0, votes=by_juror(a=a, b=b))})
+        for i, (a, b) in enumerate(units)
+    )
+    told = built(paired(1, samples=samples, pairs=()))["scores"]["jury"]["jury"]
+    expected = krippendorff.alpha(np.array(units, dtype=float).T, level_of_measurement="interval")
+    assert told["alpha"] == pytest.approx(expected)
+    assert told["judged_by_several"] == 4
+
+
+def test_what_was_not_asked_is_saved_and_no_failure() -> None:
+    silent = Vote("m-c", None, "not asked: the outcome was certain", role="c", asked=False)
+    found = built(jury((*by_juror(a=1, b=1), silent), by_juror(a=1, b=0, c=1)))
+    told = found["comparisons"]["voted"]["jury"]
+    assert (told["replies"], told["replies_saved"]) == (5, 1)
+    assert found["comparisons"]["voted"]["votes"] == 5
+    assert found["comparisons"]["voted"]["votes_failed"] == {}
+    assert "stopping early saved 1 replies, 17 %" in said(found, "saved")
+
+
+def test_reliabilities_are_told() -> None:
+    votes = tuple(replace(v, reliability=r) for v, r in zip(by_juror(a=1, b=0), (0.9, 0.625), strict=True))
+    found = built(jury(votes))
+    assert "estimated to be right in: a 90 %, b 62 %" in said(found, "estimated")
+
+
+def test_votes_without_a_role_are_no_jury() -> None:
+    assert built(full())["comparisons"]["compared"]["jury"] is None
+    assert "## Jurors" not in report.markdown(built(full()))
+
+
+def test_circles_are_counted_and_shown() -> None:
+    def games(*outcomes: tuple[int, int, float]) -> tuple[Comparison, ...]:
+        return tuple(Comparison("compared", a, b, p) for a, b, p in outcomes)
+
+    circle = paired(1, comparisons=games((0, 1, 1), (1, 2, 1), (0, 2, 0)))
+    order = paired(2, comparisons=games((0, 1, 1), (1, 2, 1), (0, 2, 1)))
+    found = built(circle, order)
+    assert found["comparisons"]["compared"]["triples"] == 2
+    assert found["comparisons"]["compared"]["cyclic_triples"] == 1
+    assert found["comparisons"]["compared"]["cycle"] == ["row-001", 0, 1, 2]
+    line = said(found, "circle")
+    assert "50 % of the triples" in line
+    assert "in row row-001, response 0 beats 1, 1 beats 2 and 2 beats 0" in line
+    assert not [line for line in built(order)["statements"] if "circle" in line]
+
+
+def test_how_sure_the_pairs_are() -> None:
+    pair = Pair(0, 1, "extremes", 6.0, p=0.8, p_low=0.4, p_high=0.9, agreement=0.75, votes=4)
+    found = built(
+        paired(1, pairs=(pair,)), paired(2, pairs=(replace(pair, p=1.0, p_low=0.6, votes=8),)), paired(3)
+    )
+    line = said(found, "preferred with probability")
+    assert "probability 0.90 in the mean, resting on 4 votes in the median; for 50 % of the pairs" in line
+    assert found["pairs"]["p_low_above_half"] == 1
+    assert found["pairs"]["agreement"]["mean"] == 0.75
+    assert "| agreement | 2 |" in report.markdown(found)
+    assert "min_p_low" in said(built(paired(1, pairs=(pair,))), "preferred with probability")
 
 
 def test_failures_are_counted_by_kind_and_never_as_numbers() -> None:

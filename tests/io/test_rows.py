@@ -4,6 +4,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,7 +32,18 @@ def votes(draw: st.DrawFn) -> tuple[Vote, ...]:
         why = (
             draw(st.text(string.ascii_letters, min_size=1, max_size=3)) if value is None else draw(maybe_text)
         )
-        return Vote(draw(text), value, why, draw(text), draw(maybe_text), draw(maybe_text))
+        return Vote(
+            draw(text),
+            value,
+            why,
+            draw(text),
+            draw(maybe_text),
+            draw(maybe_text),
+            role=draw(text),
+            asked=draw(st.booleans()),
+            reliability=draw(st.none() | number),
+            scores=draw(st.none() | st.tuples(number, number)),
+        )
 
     return tuple(one() for _ in range(draw(st.integers(0, 2))))
 
@@ -71,6 +83,10 @@ def rows(draw: st.DrawFn) -> Row:
                 draw(st.none() | number),
                 draw(maybe_text),
                 draw(mappings),
+                p_low=draw(st.none() | number),
+                p_high=draw(st.none() | number),
+                agreement=draw(st.none() | number),
+                votes=draw(st.none() | st.integers(0, 2**40)),
             )
             for _ in range(draw(st.integers(0, 1)))
         ),
@@ -135,3 +151,33 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         write_rows(path, failing())
     assert [row.id for row in read_rows(path)] == ["row-001"]
     assert [file.name for file in tmp_path.iterdir()] == ["r.parquet"]
+
+
+NEW = {"role", "asked", "reliability", "scores", "p_low", "p_high", "agreement", "votes"}
+
+
+def without(kind: pa.DataType, names: set[str], depth: int = 0) -> pa.DataType:
+    """The type as it was before some of its structs had these fields. `votes` and `scores` are old in all but pairs
+    and votes."""
+    if pa.types.is_list(kind):
+        return pa.list_(without(kind.value_type, names, depth))
+    if not pa.types.is_struct(kind):
+        return kind
+    fields = [kind.field(i) for i in range(kind.num_fields)]
+    mine = {field.name for field in fields}
+    gone = names if mine & {"shown", "rejected"} else set[str]()
+    return pa.struct([(f.name, without(f.type, names, depth + 1)) for f in fields if f.name not in gone])
+
+
+def test_a_file_from_before_there_was_doubt_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_rows(path, [full()])
+    table = pq.read_table(path)
+    old = pa.schema([(f.name, without(f.type, NEW)) for f in table.schema])
+    assert "p_low" not in str(old)
+    kept = [{k: v for k, v in row.items() if k not in NEW} for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(kept, schema=old), path)
+    (row,) = read_rows(path)
+    assert row.pairs[0].p_low is None
+    assert row.comparisons[0].votes[0].asked
+    assert row == full()

@@ -21,7 +21,11 @@ from synthpref import job
 from synthpref.core import combine
 from synthpref.core.combine import Floats, Weighing, labelled_pairs, learn
 from synthpref.core.errors import StageError
+from synthpref.core.seam import Request
 from synthpref.core.types import Note, Row, Score
+from synthpref.models.simulated import Simulated, answers
+from synthpref.models.world import quality
+from synthpref.stages.judge_aspects import PRESETS
 from synthpref.stages.score import Combine
 from synthpref.testing import row, run_stage
 
@@ -343,3 +347,55 @@ def test_what_it_needs_and_gives() -> None:
     assert stage.needs() == {"samples", "score:human", *(f"score:{n}" for n in NAMES)}
     assert stage.gives() == {"score:quality"}
     assert Combine.model_validate({"weights": {"a": 1}}).needs() == {"samples", "score:a"}
+
+
+def test_learned_from_a_third_of_the_rows_it_beats_every_aspect_and_their_mean_on_the_rest(
+    tmp_path: Path,
+) -> None:
+    """A simulated judge knows no faults: what it calls too long is good. The labels tell."""
+
+    def said(prompt: str, seed: int) -> str:
+        request = Request(messages=({"role": "user", "content": prompt},), seed=seed)
+        return answers(Simulated(spread=2.0, length=40), request)[0].text
+
+    prompts = [f"How does thing {i} work?" for i in range(90)]
+    texts = {p: [said(p, seed) for seed in range(3)] for p in prompts}
+    rows = [
+        {
+            "prompt": p,
+            "answers": [{"text": t, "person": quality(t) if i % 3 == 0 else None} for t in texts[p]],
+        }
+        for i, p in enumerate(prompts)
+    ]
+    aspects = list(PRESETS["cpm"])
+    tree = {
+        "name": "cpm",
+        "models": {"judge": {"backend": "simulated", "model": "judge", "noise": 1.0}},
+        "source": {"rows": rows, "samples": {"column": "answers", "scores": {"person": "person"}}},
+        "stages": [
+            {"judge.aspects": {"model": "judge", "aspects": "cpm", "per_call": "one", "name": "cpm"}},
+            {"score.combine": {"fit": "person", "scores": [f"cpm.{a}" for a in aspects], "name": "quality"}},
+            {"pair.extremes": {"score": "quality"}},
+        ],
+        "allow": ["one_judge"],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    job.run(job.load(tmp_path / "recipe.yaml"), tmp_path / "run")
+    unseen = [
+        r for r in job.rows.read_rows(tmp_path / "run/rows.parquet") if r.values("person") == [None] * 3
+    ]
+    assert len(unseen) > 50
+
+    def accuracy(name: str) -> float:
+        """Share of pairs in the order of their true quality; a tie counts half."""
+        marks = []
+        for r in unseen:
+            values = [v or 0.0 for v in r.values(name)]
+            for i, j in ((0, 1), (0, 2), (1, 2)):
+                truth = quality(r.samples[i].text) - quality(r.samples[j].text)
+                marks.append(0.5 * (1 + np.sign(truth) * np.sign(values[i] - values[j])))
+        return float(np.mean(marks))
+
+    learned = accuracy("quality")
+    assert learned > max(accuracy(f"cpm.{aspect}") for aspect in aspects)
+    assert learned > accuracy("cpm") + 0.1

@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel
 
 from synthpref.cli import EXIT_CODES, app
+from synthpref.core.labelled import Judge, Labelled, Price, Said, Values
 from synthpref.core.source import Source
 from synthpref.engine.recipe import Limits, RecipeHead
 from synthpref.engine.reference import about, rows
@@ -62,6 +63,20 @@ def recipe(registry: Registry) -> str:
     return "\n".join(parts)
 
 
+def agree() -> str:
+    head = "# Mapping files\n\nWhat `synthpref agree` reads when it is given a `.yaml` file (see ../judging.md).\n"
+    parts = [
+        ("The file", Labelled),
+        ("`judges`", Judge),
+        ("`labels`", Said),
+        ("`values`", Values),
+        ("`price`", Price),
+    ]
+    return "\n".join(
+        [head, *(f"## {name}\n\n{inspect.getdoc(kind)}\n\n{table(kind)}\n" for name, kind in parts)]
+    )
+
+
 def commands() -> str:
     group = typer.main.get_command(app)
     context = typer.Context(group, info_name="synthpref")
@@ -88,6 +103,7 @@ def pages() -> dict[str, str]:
     """Each page of docs/reference/ by its file name."""
     registry = Registry()
     texts = {"stages.md": stages(registry), "recipe.md": recipe(registry), "commands.md": commands()}
+    texts["agree.md"] = agree()
     return {name: NOTICE + text.rstrip() + "\n" for name, text in texts.items()}
 
 

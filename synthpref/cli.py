@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from synthpref import __version__
+from synthpref.cli_agree import agree
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -315,6 +316,9 @@ def schema() -> None:
     from synthpref.engine.schema import recipe_schema
 
     print(json.dumps(recipe_schema(Registry()), indent=2))
+
+
+app.command()(agree)
 
 
 def main(args: list[str] | None = None) -> Any:

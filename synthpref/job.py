@@ -37,7 +37,7 @@ from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
-from synthpref.io import card, export, read, report, rows
+from synthpref.io import agreement, card, export, read, report, rows
 
 log = logging.getLogger("synthpref")
 
@@ -140,7 +140,14 @@ def _left_by(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 def _written(recipe: Recipe, folder: Path) -> dict[str, str]:
     """What made the files of a finished run, and a hash of each. Raises OSError when one is not there."""
-    found = {"by": f"{__version__} {recipe.registry.digest('exporters', recipe.export.format)}"}
+    return {
+        "by": f"{__version__} {recipe.registry.digest('exporters', recipe.export.format)}",
+        **_hashes(folder),
+    }
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found = {}
     for name in WRITTEN:
         with (folder / name).open("rb") as file:
             found[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -217,7 +224,18 @@ def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
         raise damaged(folder / JOURNAL, why)
     write_json(folder / "report.json", findings)
     (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
+    agreement.tell(folder, folder / "dataset")
     return stats.records
+
+
+def tell_of_judge(folder: Path) -> None:
+    """Put what `synthpref agree` found of the judge into the report and card of a finished run; they are as the run
+    wrote them still."""
+    summary = finished(folder)
+    agreement.tell(folder, folder / "dataset")
+    if written := summary.get("written"):
+        summary["written"] = {"by": written["by"], **_hashes(folder)}
+        write_json(folder / "summary.json", summary)
 
 
 def publish(
@@ -247,6 +265,7 @@ def export_run(
     text = (folder / "recipe.yaml").read_text(encoding="utf-8")
     going = rows.read_rows(folder / "rows.parquet")
     stats, _ = publish(going, exporter, out, summary, text, jsonl=jsonl)
+    agreement.tell(folder, out)
     return out, stats.records
 
 

@@ -10,7 +10,7 @@ import yaml
 from synthpref import job
 
 REPO = Path(__file__).parents[1]
-RECIPES = sorted(p for p in (REPO / "recipes").rglob("*.yaml") if p.parent.name != "field")
+RECIPES = sorted(p for p in (REPO / "recipes").rglob("*.yaml") if p.parent.name not in ("field", "data"))
 RECIPES += [REPO / "examples" / "plugin" / "recipe.yaml"]
 REAL = {"OPENAI_API_KEY": "sk-test-of-recipes", "POLICY_URL": "http://127.0.0.1:9/v1"}
 

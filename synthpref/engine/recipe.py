@@ -138,8 +138,10 @@ def load(
     *,
     env: Mapping[str, str] = os.environ,
     check_source: SourceCheck | None = None,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Recipe:
-    """Read and check a recipe. `settings` are --set values; `check_source` looks at the source's files.
+    """Read and check a recipe. `settings` are --set values; `check_source` looks at the source's files; `change`
+    makes another recipe of the plain values before they are looked at.
 
     Raises RecipeError with every problem found.
     """
@@ -155,6 +157,8 @@ def load(
     if not isinstance(written, dict):
         raise RecipeError([Problem(str(path), "a recipe is a mapping", "start with name:, models:, ...")])
     recipe_yaml.set_values(written, settings)
+    if change is not None:
+        written = change(written)
     tree, problems, secrets = recipe_yaml.expand(written, env)
     try:
         return _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)

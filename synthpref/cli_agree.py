@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from synthpref.io.agreement import Block
+    from synthpref.io.agreement_format import Block
 
 Many = list[str] | None
 _DATA, _LONG, _HOW = "Which column is what", "Files with a line for each verdict", "How it is measured"
@@ -124,6 +124,7 @@ def agree(
     COLUMNS of a judge or annotator: VERDICT, or SCORE_OF_A,SCORE_OF_B; both orders as FIRST/SWAPPED; repeats with +.
     Without options it shows the columns of the files and proposes a command.
     """
+    from synthpref.agree_options import check_names, grouped, listed, number, usage, whole, with_judges
     from synthpref.agreeing import Asked, mapping_of, read_mapping
     from synthpref.agreeing import agree as measured
     from synthpref.core.juries import Choice
@@ -132,7 +133,7 @@ def agree(
     paths = files or []
     maps = [path for path in paths if path.suffix.lower() in (".yaml", ".yml")]
     if len(maps) > 1 or not paths:
-        raise _usage("name files with labels and verdicts, or one mapping (.yaml)")
+        raise usage("name files with labels and verdicts, or one mapping (.yaml)")
     tree = read_mapping(maps[0]) if maps else {}
     base = maps[0].parent if maps else Path()
     named = [str(path if not maps else path.absolute()) for path in paths if path not in maps]
@@ -143,23 +144,23 @@ def agree(
         "says": says, "reference": reference, "each": each,
     }  # fmt: skip
     tree |= {name: value for name, value in plain.items() if value is not None}
-    tree |= {name: _listed(value) for name, value in {"id": id_, "by": by}.items() if value is not None}
+    tree |= {name: listed(value) for name, value in {"id": id_, "by": by}.items() if value is not None}
     if human:
         tree["people"] = human
     if label:
         tree["labels"] = label
     if invalid:
-        tree["invalid"] = [] if invalid == ["none"] else [_number(value) for value in invalid]
-    tree = _with_judges(tree, judge or [], cost or [], family or [])
-    tree = _grouped(tree, "values", values or [], "--values")
-    tree = _grouped(tree, "where", where or [], "--where")
+        tree["invalid"] = [] if invalid == ["none"] else [number(value) for value in invalid]
+    tree = with_judges(tree, judge or [], cost or [], family or [])
+    tree = grouped(tree, "values", values or [], "--values")
+    tree = grouped(tree, "where", where or [], "--where")
     console = _console()
     if not (tree.get("judges") or tree.get("says") or recipe):
         _propose(console, paths if not maps else [base / name for name in tree["files"]])
         raise typer.Exit(2)
     mapping = mapping_of(tree, base, str(maps[0]) if maps else "")
-    choice = Choice(tuple(_listed(jurors)), tuple(_whole(sizes)), rule)
-    _known(rule, choice, mapping, recipe)
+    choice = Choice(tuple(listed(jurors)), tuple(whole(sizes)), rule)
+    check_names(rule, choice, mapping, recipe)
     settings = Settings(mapping.swap, level, resamples, seed)
     asked = Asked(mapping, base, settings, choice, recipe, set_ or [], out, run)
     if recipe is None:
@@ -176,12 +177,6 @@ def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
-
-
-def _usage(message: str, fix: str = "see synthpref agree --help") -> Exception:
-    from synthpref.core.errors import Problem, RecipeError
-
-    return RecipeError([Problem("agree", message, fix)])
 
 
 def _watched(asked: Any) -> Any:
@@ -206,7 +201,7 @@ def _watched(asked: Any) -> Any:
 
 
 def _print(console: Console, found: Any) -> None:
-    from synthpref.io.agreement import judges, juries
+    from synthpref.io.agreement_tables import judges, juries
     from synthpref.io.agreement_words import statements
 
     for line in statements(found):
@@ -247,79 +242,3 @@ def _propose(console: Console, paths: Sequence[Path]) -> None:
     console.print(shown)
     console.print("Which of them are labels by people, and which are verdicts of a judge? Perhaps:\n")
     console.print(f"  {command(paths, there)}", markup=False, soft_wrap=True)
-
-
-# ---- options to the values of a mapping
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _whole(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in _listed(text)]
-    except ValueError:
-        raise _usage(f"--sizes {text}: whole numbers were expected", "write --sizes 2,3") from None
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _split(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise _usage(f"{option} {text}: no value", f"write {option} NAME=VALUE")
-    return name.strip(), value.strip()
-
-
-def _grouped(tree: dict[str, Any], key: str, pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """The tree with NAME=VALUE options added as NAME: [VALUE, ...] under `key`."""
-    found = {name: list(v) if isinstance(v, list) else [v] for name, v in (tree.get(key) or {}).items()}
-    for pair in pairs:
-        name, value = _split(pair, option)
-        found.setdefault(name, []).append(value)
-    return {**tree, key: found} if found else tree
-
-
-def _with_judges(
-    tree: dict[str, Any], judges: Sequence[str], costs: Sequence[str], families: Sequence[str]
-) -> dict[str, Any]:
-    """The tree with --judge, --cost and --family added."""
-    known: dict[str, Any] = dict(tree.get("judges") or {})
-    for text in judges:
-        name, equals, columns = text.partition("=")
-        if name in known:
-            raise _usage(f"--judge {name}: named twice", "give each judge a name of its own")
-        known[name] = columns if equals else name
-    prices = dict(tree.get("costs") or {})
-    for pair in costs:
-        name, value = _split(pair, "--cost")
-        if name not in known:
-            prices[name] = value
-            continue
-        said = known[name]
-        known[name] = {**({"columns": said} if isinstance(said, str) else said), "cost": _number(value)}
-    extra = dict(tree.get("families") or {})
-    for pair in families:
-        name, value = _split(pair, "--family")
-        extra[name] = value
-    added = {"judges": known, "families": extra, "costs": prices}
-    return {**tree, **{name: value for name, value in added.items() if value}}
-
-
-def _known(rule: str, choice: Any, mapping: Any, recipe: Path | None) -> None:
-    """Raise RecipeError on a rule or juror that is not there."""
-    from synthpref.core.juries import RULES
-    from synthpref.engine.registry import did_you_mean
-
-    if rule not in RULES:
-        raise _usage(f"--rule: no rule {rule!r}", did_you_mean(rule, list(RULES)))
-    if recipe is None and not mapping.by:
-        for name in choice.judges:
-            if name not in mapping.judges:
-                raise _usage(f"--jurors: no judge {name!r}", did_you_mean(name, list(mapping.judges)))

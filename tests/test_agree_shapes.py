@@ -704,3 +704,86 @@ def test_a_list_in_a_cell_of_text(tmp_path: Path) -> None:
     assert figures["people"]["labels"] == 18
     assert figures["judges"]["j"]["judged"] == 3
     assert figures["judges"]["j"]["accuracy"]["value"] == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_there_or_missing_is_measured_without_a_fault(tmp_path: Path, n: int, seed: int) -> None:
+    """Few items, silent judges, one label only, texts of one length, one prompt: every figure is a number or none."""
+    rng = random.Random(seed)
+    sides = ["a", "b", "tie", ""] if seed % 2 else ["a", ""]
+    records = []
+    for i in range(n):
+        record: dict[str, Any] = {
+            "id": i,
+            "prompt": "p" if seed < 3 else i,
+            "silent": "",
+            "silent2": "invalid",
+        }
+        record |= {name: rng.choice(sides) for name in ("h1", "h2", "j1", "j2", "swapped")}
+        record |= {"s1": rng.choice([-1, 3, 4]), "s2": rng.choice([3, 4]), "one": "x", "two": "y " * seed}
+        record |= {"m1": "gpt-4o", "m2": "llama-3-8b"}
+        records.append(record)
+    path = write_csv(tmp_path / "x.csv", records)
+    pairs = found(
+        tmp_path,
+        path,
+        id="id",
+        prompt="prompt",
+        a="one",
+        b="two",
+        model_a="m1",
+        model_b="m2",
+        labels=["h1", "h2"],
+        judges={"gpt-4": "j1/swapped", "llama": "j2", "none": "silent/silent2", "s": "s1,s2"},
+        kind="pairs",
+    )
+    assert pairs["judges"]["none"]["judged"] == 0
+    if "people" in pairs:
+        assert pairs["judges"]["none"]["accuracy"]["value"] is None
+    scores = found(tmp_path, path, kind="scores", labels="s1", judges={"s": "s2", "none": "silent"}, a="one")
+    if "people" in scores:
+        assert scores["judges"]["none"]["kendall"]["value"] is None
+
+
+def test_a_crowd_of_many_needs_no_column_for_each(tmp_path: Path) -> None:
+    lines = [
+        {"id": i, "worker": f"w{3 * i + k}", "vote": "aab"[k], "j": "a" if i % 2 else "b"}
+        for i in range(40)
+        for k in range(3)
+    ]
+    path = write_jsonl(tmp_path / "x.jsonl", lines)
+    figures = found(tmp_path, path, id="id", labels="vote", worker="worker", judges={"j": "j"})
+    assert figures["people"]["annotators"] == 120
+    assert figures["people"]["labels"] == 120
+    assert figures["judges"]["j"]["accuracy"]["value"] == 0.5
+    assert figures["people"]["kappa_pooled"] == pytest.approx(
+        cohen_kappa_score(list("aabaab"), list("abaaba"))
+    )
+
+
+def test_a_reply_with_a_verdict_and_scores_is_one(tmp_path: Path) -> None:
+    records = [
+        {"human": "a", "said": "a", "sa": 7, "sb": 5},
+        {"human": "b", "said": "b", "sa": "", "sb": ""},
+        {"human": "b", "said": "", "sa": 2, "sb": 5},
+        {"human": "a", "said": "", "sa": "", "sb": 4},
+    ]
+    path = write_csv(tmp_path / "x.csv", records)
+    figures = found(
+        tmp_path, path, labels="human", judges={"j": {"verdict": "said", "score_a": "sa", "score_b": "sb"}}
+    )
+    judge = figures["judges"]["j"]
+    assert (judge["replies"], judge["unparsed"]["count"], judge["judged"]) == (4, 1, 3)
+    assert judge["accuracy"]["value"] == 1
+    assert sum(gap["n"] for gap in judge["by_gap"]) == 2
+
+
+def test_probabilities_are_verdicts(tmp_path: Path) -> None:
+    records = [{"human": h, "p": p} for h, p in zip("abba", (0.9, 0.2, 0.61, 0.5), strict=True)]
+    figures = found(
+        tmp_path, write_csv(tmp_path / "x.csv", records), kind="pairs", labels="human", judges={"j": "p"}
+    )
+    assert figures["judges"]["j"]["accuracy"]["value"] == 0.5
+    assert figures["judges"]["j"]["sides"]["tie_rate"]["value"] == 0.25
+    assert any("probability" in note for note in figures["notes"])

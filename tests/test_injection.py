@@ -15,12 +15,15 @@ from jinja2.sandbox import SecurityError
 
 from synthpref import job
 from synthpref.core.seam import Completion, Request, TokenLogprob
+from synthpref.core.stage import PROMPT
 from synthpref.core.template import Prompts, fence, fenced
 from synthpref.engine.prompts import prompt_source, shipped
 from synthpref.models.simulated import Simulated, answers
+from synthpref.stages.debate import Debate
 from synthpref.stages.judge import List, Pair, Point
 from synthpref.stages.judge_aspects import Aspects
 from synthpref.stages.jury import Jury
+from synthpref.stages.jury_pair import JuryPair
 from synthpref.stages.own_words import QUOTED
 from synthpref.testing import row, run_stage
 
@@ -174,6 +177,8 @@ FRAMES = {
 def replies(request: Request, claim: str, frame: str | None) -> str:
     """A judge that quotes the claim: the honest text is better. Without a frame, all that it says is the claim."""
     user = request.messages[1]["content"]
+    if "Reply with JSON" not in user:
+        return f"In a debate one may say:\n{claim}\nwithout meaning it."
     labels = {text: label.split()[-1] for label, text in fenced(user) if label.startswith("response")}
     schema = (request.response_format or {}).get("json_schema", {}).get("schema", {})
     if "winner" in schema.get("properties", {}) or '"winner"' in user.rsplit("Reply with JSON", 1)[-1]:
@@ -181,7 +186,8 @@ def replies(request: Request, claim: str, frame: str | None) -> str:
     elif "response" in labels.values():
         inside = f'"score": {2 if claim in labels else 7}'
     else:
-        inside = f'"scores": {json.dumps({labels[claim]: 2, labels["honest"]: 7})}'
+        scores = {label: 2 if text == claim else 7 for text, label in labels.items()}
+        inside = f'"scores": {json.dumps(scores)}'
     if claim not in labels:
         return "{" + inside + "}"
     if frame is None:
@@ -204,6 +210,9 @@ STAGES: dict[str, Any] = {
     "judge.pair, by tokens": (Pair(model="judge", extract="expected"), "compared"),
     "judge.pair, scores by tokens": (Pair(model="judge", verdict="scores", extract="expected"), "compared"),
     "jury": (Jury(judges=("judge", "second")), "jury"),
+    "jury.pair": (JuryPair(judges=("judge", "second")), "voted"),
+    "debate": (Debate(judges=("judge",), rounds=1), "debated"),
+    "debate on two": (Debate(judges=("judge",), rounds=1, about="pair"), "debated"),
 }
 
 
@@ -227,7 +236,7 @@ def test_a_judge_that_quotes_a_claim_gives_its_own_verdict(word: str, claim: str
 
     [judged] = run_stage(stage, [row("Why?", CLAIMS[claim], "honest")], answer)
     low, high = judged.values(name)  # type: ignore[union-attr]
-    assert (low, high) == (2, 7) if not word.startswith("judge.pair") else low < high
+    assert (low, high) == (2, 7) if not word.startswith(("judge.pair", "jury.pair")) else low < high
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
@@ -262,11 +271,11 @@ def test_a_reply_that_is_a_verdict_alone_counts_whatever_the_candidate_says(repl
 
 
 def test_every_judges_template_is_used_by_a_stage_here() -> None:
-    used = {stage.prompt for stage, _ in STAGES.values()} | {Aspects(model="m").prompt}
-    # tests/stages/test_principles.py and tests/test_gaming.py
-    used |= {f"judge/{name}" for name in ("principle", "principle_winner", "debate", "debate_verdict")}
+    used = {name for stage, _ in STAGES.values() for _, name in stage.marked(PROMPT)}
+    used |= {Aspects(model="m").prompt, "judge/reask"}
+    used |= {"judge/principle", "judge/principle_winner"}  # tests/stages/test_principles.py
     there = {f"judge/{path.stem}" for path in (shipped("prompts") / "judge").glob("[!_]*.j2")}
-    assert there - used == {"judge/reask"}
+    assert there <= used
 
 
 def test_the_aspects_of_a_candidate_that_names_them_are_the_judges(tmp_path: Path) -> None:

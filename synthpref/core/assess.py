@@ -10,6 +10,7 @@ from synthpref.core.judged import NONE, JudgeTable, Table, failures
 from synthpref.core.juries import Choice, best_juries
 from synthpref.core.measure import Figures, Measure, Settings
 from synthpref.core.panel import agreed, between, ranking
+from synthpref.core.self_preference import Families
 
 
 def assess(
@@ -21,7 +22,7 @@ def assess(
     """What can be said of the judges: against the labels, where there are some; of themselves in any case."""
     measure = Measure(table, settings)
     labelled = bool(table.labelled.any())
-    related = bias.Families(measure, families or {})
+    related = Families(measure, families or {})
     found: Figures = {
         "kind": "pairs" if table.pairs else "scores",
         "items": len(table.ids),
@@ -45,7 +46,7 @@ def assess(
     return found
 
 
-def _judge(measure: Measure, related: bias.Families, judge: JudgeTable, labelled: bool) -> Figures:
+def _judge(measure: Measure, related: Families, judge: JudgeTable, labelled: bool) -> Figures:
     said = measure.verdicts[judge.name]
     failed = failures(judge.failed)
     found: Figures = {

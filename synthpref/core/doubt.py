@@ -37,7 +37,8 @@ def doubted(row: Row, pairs: Sequence[Pair], score: str) -> list[Pair]:
     counted.
 
     Both are optimistic for a pair that was picked as the best and the worst of many by the same votes: luck is part
-    of what made them stand out. Votes that had no part in choosing the pair are free of it.
+    of what made them stand out. Votes that had no part in choosing the pair are free of it. And where a jury stopped
+    early, the votes that are missing are such as could not have helped the loser.
     """
     compared = [c for c in row.comparisons if c.name == score]
     met: dict[frozenset[int], list[Comparison]] = {}

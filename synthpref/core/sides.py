@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 A = {
@@ -52,6 +52,8 @@ class Reading:
 
     sides: Mapping[str, str]
     """Value (see `word`) to "a", "b", "tie" or "none"."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Value to the probability that a is better, where the column holds such."""
     unread: tuple[str, ...] = ()
     """Values that are none of them."""
     note: str = ""
@@ -93,5 +95,16 @@ def read_values(values: Iterable[str], given: Mapping[str, str], codes: Mapping[
         if "-1" in numbers:
             sides["-1"] = "none"
         note = ", ".join(f"{value} as {sides[value]}" for value in sorted(numbers))
-    unread = tuple(value for value in left if value not in sides)
-    return Reading(sides, unread, note)
+    shares = {}
+    if not code and _probable(numbers):
+        shares = {value: float(value) for value in numbers}
+        note = "numbers from 0 to 1 as the probability that a is better"
+    unread = tuple(value for value in left if value not in sides and value not in shares)
+    return Reading(sides, shares, unread, note)
+
+
+def _probable(numbers: Collection[str]) -> bool:
+    """Whether these can be probabilities and nothing else: several of them, and most of them fractions."""
+    found = [float(value) for value in numbers]
+    fractions = sum(not value.is_integer() for value in found)
+    return all(0 <= value <= 1 for value in found) and fractions > 2

@@ -159,6 +159,8 @@ class Pair:
 
     def __post_init__(self) -> None:
         _finite(self.margin, "a margin")
+        for share in (self.p, self.p_low, self.p_high, self.agreement):
+            _finite(share, "a share of votes")
         if self.chosen == self.rejected:
             raise ValueError("chosen and rejected are the same sample")
 

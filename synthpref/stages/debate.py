@@ -181,7 +181,7 @@ class Debate(Scaled):
         votes: list[dict[int, list[Vote]]] = [{i: [] for i in debate.about} for debate in debates]
         place = {id(debate): n for n, debate in enumerate(debates)}
         for (debate, name), [reply] in zip(seats, replies, strict=True):
-            named = self._read(reply.completion, row, debate)
+            named = self._read(reply.completion, row, debate, name)
             for label, i in zip(named, debate.about, strict=True):
                 made = self._vote(ask.info(cast[name]).name, name, debate, reply, named[label])
                 votes[place[id(debate)]][i].append(made)
@@ -195,13 +195,14 @@ class Debate(Scaled):
         messages = ask.prompt(self.prompt_verdict, shape=shape, **shown, **self.limits())
 
         def parse(completion: Completion) -> Parsed[Named]:
-            return all_named(self._read(completion, row, debate))
+            return all_named(self._read(completion, row, debate, name))
 
         return Question(messages, parse, role, shape, 1, response_format)
 
-    def _read(self, completion: Completion, row: Row, debate: _Debate) -> Named:
+    def _read(self, completion: Completion, row: Row, debate: _Debate, name: str) -> Named:
         # What a response or another speaker says is no verdict of the one who quotes it.
-        texts = [*(row.samples[i].text for i in debate.about), *(words for _, _, words in debate.said)]
+        others = [words for who, _, words in debate.said if who != name]
+        texts = [*(row.samples[i].text for i in debate.about), *others]
         return read_named(completion, _labels(debate), self.scale, self.integer, texts)
 
     def _vote(self, judge: str, name: str, debate: _Debate, reply: Reply[Named], said: Parsed[float]) -> Vote:

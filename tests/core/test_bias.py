@@ -10,6 +10,7 @@ import pytest
 from synthpref.core import bias
 from synthpref.core.judged import JudgeTable, Repeat, Table
 from synthpref.core.measure import Measure, Settings
+from synthpref.core.self_preference import Families, leakage_score
 
 
 def measure(
@@ -77,7 +78,7 @@ def test_self_preference_is_what_people_do_not_share() -> None:
     )
     gold = [1.0] * 6 + [0.0] * 4 + [0.0] * 6 + [1.0] * 4 + [0.5] * 5
     made = measure([gpt, llama], gold, models=models)
-    families = bias.Families(made, {})
+    families = Families(made, {})
     own = families.own(gpt)
     assert (own["family"], own["n"], own["against"]) == ("gpt", 20, "people")
     assert own["own_wins"]["value"] == pytest.approx(19 / 20)
@@ -87,14 +88,14 @@ def test_self_preference_is_what_people_do_not_share() -> None:
     # Students: gpt's answers win 19 of 20 by gpt and 8 of 20 by llama; llama's the rest.
     rates = [[19 / 20, 8 / 20], [1 / 20, 12 / 20]]
     assert np.array(line["win_rates"]) == pytest.approx(np.array(rates))
-    assert line["score"] == pytest.approx(bias.leakage_score(19 / 20, 8 / 20, 12 / 20, 1 / 20))
+    assert line["score"] == pytest.approx(leakage_score(19 / 20, 8 / 20, 12 / 20, 1 / 20))
 
 
 def test_the_leakage_score_is_that_of_the_paper() -> None:
     # ½ ((.6 - .5) / .5 + (.7 - .55) / .55)
-    assert bias.leakage_score(0.6, 0.4, 0.7, 0.4) == pytest.approx((0.2 + 0.15 / 0.55) / 2)
-    assert bias.leakage_score(0.5, 0.5, 0.5, 0.5) == 0
-    assert bias.leakage_score(0.0, 0.0, 0.5, 0.5) is None
+    assert leakage_score(0.6, 0.4, 0.7, 0.4) == pytest.approx((0.2 + 0.15 / 0.55) / 2)
+    assert leakage_score(0.5, 0.5, 0.5, 0.5) == 0
+    assert leakage_score(0.0, 0.0, 0.5, 0.5) is None
 
 
 def test_without_labels_other_families_judges_are_the_yardstick() -> None:
@@ -102,7 +103,7 @@ def test_without_labels_other_families_judges_are_the_yardstick() -> None:
     gpt = JudgeTable("gpt-4", {"ab": np.ones(12)})
     qwen = JudgeTable("qwen2-72b", {"ab": np.array([1.0, 0.0] * 6)})
     made = measure([gpt, qwen], [np.nan] * 12, models=models)
-    own = bias.Families(made, {}).own(gpt)
+    own = Families(made, {}).own(gpt)
     assert own["against"] == "other judges"
     assert own["self_preference"]["value"] == pytest.approx(0.5)
 
@@ -111,8 +112,8 @@ def test_a_family_can_be_named() -> None:
     models = [("mine", "other")] * 12
     judge = JudgeTable("j", {"ab": np.ones(12)}, family="house")
     made = measure([judge], [0.5] * 12, models=models)
-    assert bias.Families(made, {}).own(judge) == {}
-    assert bias.Families(made, {"mine": "house"}).own(judge)["self_preference"]["value"] == pytest.approx(0.5)
+    assert Families(made, {}).own(judge) == {}
+    assert Families(made, {"mine": "house"}).own(judge)["self_preference"]["value"] == pytest.approx(0.5)
 
 
 def test_repeats_of_verdicts_have_no_variance_but_an_alpha() -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from made import full, paired
 from synthpref.core.seam import Completion, Request
-from synthpref.core.types import Row, Sample, Score, Usage
+from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Usage, Vote
 from synthpref.io.show import safe, show_calls, show_left, show_row
 
 
@@ -41,6 +41,19 @@ def test_everything_that_led_to_a_pair() -> None:
         assert part in text, part
     order = [text.index(part) for part in ("Prompt", "Response 0", "compared:", "Pair 0")]
     assert order == sorted(order)
+
+
+def test_how_sure_a_pair_is_and_who_voted() -> None:
+    votes = (
+        Vote("gpt", 1.0, role="strict", shown="ab", scores=(8.0, 3.0), reliability=0.875),
+        Vote("gpt", None, "not asked: the outcome was certain", role="gpt", asked=False),
+    )
+    pair = Pair(0, 1, "extremes", 6.0, p=0.8, p_low=0.44, p_high=0.97, agreement=0.75, votes=4)
+    one = paired(1, comparisons=(Comparison("voted", 0, 1, 1.0, votes=votes),), pairs=(pair,))
+    text = seen(one)
+    assert "margin: 6 · p: 0.8 · 95 %: 0.44 to 0.97 · agreement: 0.75 · votes: 4" in text
+    assert "strict (gpt), shown as ab: 1, by scores 8 and 3, reliability 0.88" in text
+    assert "gpt: no value (not asked: the outcome was certain)" in text
 
 
 def test_texts_are_shown_as_they_are_and_cannot_touch_the_terminal() -> None:

@@ -199,8 +199,9 @@ def test_a_verdict_that_is_quoted_is_nobodys_verdict() -> None:
     ):
         ask = Quoting(**{who: {injected: 1} for who in CAST})
         ask.quoted = quoted
-        score = tried(ask, injected).samples[0].scores["debated"]
-        assert score.value is None, quoted
+        votes = tried(ask, injected).samples[0].scores["debated"].votes
+        # Ada may repeat herself; nobody may speak by her words, or by the response's.
+        assert [v.value for v in votes if v.role != "Ada"] == [None, None], quoted
         ask.quoted = f'{quoted}\nThat is no reason.\n{{"reasoning": "weak", "scores": {{"1": 2}}}}'
         assert tried(ask, injected).values("debated") == [2]
 

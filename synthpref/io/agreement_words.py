@@ -54,7 +54,8 @@ def _labels(found: Figures) -> Iterator[str]:
 
 def _ranked(found: Figures) -> list[tuple[str, Figures]]:
     known = [(n, j) for n, j in found["judges"].items() if (j.get("kappa") or {}).get("value") is not None]
-    return sorted(known, key=lambda item: item[1]["kappa"]["value"], reverse=True)
+    best = found["ranking"][0]["first"] if found.get("ranking") else ""
+    return sorted(known, key=lambda item: (item[0] == best, item[1]["kappa"]["value"]), reverse=True)
 
 
 def _best(found: Figures) -> Iterator[str]:

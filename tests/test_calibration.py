@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from simulated_judges import asked, pairs, quality
-from synthpref.core.agreement import kappa
+from synthpref.core.agreement import agreement, kappa
+from synthpref.core.intervals import accuracy_estimate, kappa_estimate
 from synthpref.core.types import Row
 from synthpref.models.simulated import Simulated
 from synthpref.stages.judge import Pair, Point
@@ -154,3 +155,23 @@ def test_probability_weighted_scores_beat_sampled_ones() -> None:
     assert tied["sampled"] > 0.25
     assert tied["expected"] < 0.01
     assert right["expected"] > 0.95
+
+
+def test_the_intervals_of_a_judges_figures_hold_the_truth_as_often_as_they_say() -> None:
+    """A judge whose figures are known, as it judged all there is; 300 people who each label 80 pairs of it."""
+    rows = pairs(1500)
+    roles = {"judge": Simulated(model="judge", noise=0.6, position_bias=0.3)}
+    made = asked(Pair(model="judge"), rows, roles)
+    said = ["a" if (p := row.comparisons[0].p or 0.0) > 0.5 else "b" if p < 0.5 else "tie" for row in made]
+    truth = [better(quality(row)) for row in rows]
+    rng = np.random.default_rng(0)
+    for estimate, of in ((accuracy_estimate, agreement), (kappa_estimate, kappa)):
+        whole, held, seeds = of(said, truth), 0, 300
+        assert whole is not None
+        for seed in range(seeds):
+            drawn = rng.integers(0, len(rows), 80)
+            found = estimate([said[i] for i in drawn], [truth[i] for i in drawn], resamples=400, seed=seed)
+            assert found.low is not None
+            assert found.high is not None
+            held += found.low <= whole <= found.high
+        assert near(held / seeds, [0.95] * seeds)

@@ -158,15 +158,15 @@ def test_probability_weighted_scores_beat_sampled_ones() -> None:
 
 
 def test_the_intervals_of_a_judges_figures_hold_the_truth_as_often_as_they_say() -> None:
-    """A judge whose figures are known, as it judged all there is; 300 people who each label 80 pairs of it."""
-    rows = pairs(1500)
+    """A judge whose figures are known, as it judged all there is; 240 people who each label 80 pairs of it."""
+    rows = pairs(800)
     roles = {"judge": Simulated(model="judge", noise=0.6, position_bias=0.3)}
     made = asked(Pair(model="judge"), rows, roles)
     said = ["a" if (p := row.comparisons[0].p or 0.0) > 0.5 else "b" if p < 0.5 else "tie" for row in made]
     truth = [better(quality(row)) for row in rows]
     rng = np.random.default_rng(0)
     for estimate, of in ((accuracy_estimate, agreement), (kappa_estimate, kappa)):
-        whole, held, seeds = of(said, truth), 0, 300
+        whole, held, seeds = of(said, truth), 0, 240
         assert whole is not None
         for seed in range(seeds):
             drawn = rng.integers(0, len(rows), 80)

@@ -219,6 +219,20 @@ def _gaps(found: Figures) -> Iterator[Block]:
         for gap in judge.get("by_gap", ())
     ]
     yield Block("Agreement by score gap", ("judge", "gap", "items", "share", "accuracy"), lines)
+    ranks = [
+        (
+            name,
+            number(judge["kendall"]),
+            number(judge["spearman"]),
+            number(judge.get("score_kendall")),
+            number(judge.get("score_spearman")),
+        )
+        for name, judge in by_kappa(found)
+        if "by_gap" in judge
+    ]
+    note = "The gap of the two scores against the share of people for a; each score against people's, where they gave scores."
+    header = ("judge", "Kendall, gap", "Spearman, gap", "Kendall, scores", "Spearman, scores")
+    yield Block("Order of scores", header, ranks, note)
 
 
 def _orders(found: Figures) -> Iterator[Block]:

@@ -35,6 +35,8 @@ def _labels(found: Figures) -> Iterator[str]:
     if not people:
         yield "There are no labels by people: this says how steady the judges are, not how right."
         return
+    if not any(judge["labelled_and_judged"] for judge in found["judges"].values()):
+        yield "No item has both a label and a verdict: do the ids of the files name the same items?"
     if people["labelled"] < _FEW:
         yield (
             f"Only {people['labelled']:,} items have a label, so the intervals are wide: "

@@ -186,7 +186,8 @@ def _key(mapping: Labelled, where: str, get: Any, number: int) -> tuple[Any, str
         if value is MISSING or value is None or isinstance(value, dict | list):
             found = "is missing" if value is MISSING else f"holds {short(value)}"
             raise broken(where, f"the id column {column!r} {found}", "name the columns that every record has")
-        parts.append(str(value))
+        # A column of whole numbers with gaps comes as 1.0 from some files and as 1 from others.
+        parts.append(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
     if mapping.first:
         places = [get(mapping.first), get(mapping.second)]
         if MISSING in places and mapping.model_a:

@@ -58,6 +58,7 @@ def table_of(mapping: Labelled, found: Gathered) -> Table:
         marks,
         gold,
         judges,
+        None if np.isnan(reader.gold_scores).all() else reader.gold_scores,
         [*reader.notes, *reader.about_minus(), *_order_notes(judges, mapping, gold)],
     )
 

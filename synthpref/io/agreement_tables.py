@@ -52,6 +52,7 @@ def judges(found: Figures) -> Block:
     optional: list[tuple[str, Any]] = [
         ("flips", lambda name, j: percent(get(j, "order", "flip_rate", "value"))),
         ("first wins", lambda name, j: percent(get(j, "order", "first_rate", "value"))),
+        ("first is worth", lambda name, j: number(get(j, "order", "points_for_being_first", "value"))),
         ("longer wins", lambda name, j: percent(get(j, "length", "longer_rate", "value"))),
         ("own family", lambda name, j: signed(get(j, "self_preference", "self_preference", "value"))),
         ("spread", lambda name, j: number(get(j, "repeats", "standard_deviation"))),

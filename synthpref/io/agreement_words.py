@@ -150,6 +150,9 @@ def _filter(found: Figures) -> Iterator[str]:
 def _order(found: Figures) -> Iterator[str]:
     for name, judge in _first_few(found):
         order = judge.get("order")
+        points = (order or {}).get("points_for_being_first")
+        if points and points["low"] is not None and (points["low"] > 0 or points["high"] < 0):
+            yield f"{name}: to be shown first is worth {_kappa(points)} points."
         if not order or order.get("flip_rate", {}).get("value") is None:
             continue
         first, lean = order["first_rate"], ""

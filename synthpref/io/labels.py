@@ -342,6 +342,6 @@ def _missing(found: Gathered, mapping: Labelled, used: set[str]) -> None:
 
 def unreadable(column: str, values: Counter[str], example: str) -> Problem:
     """The problem with values that are neither a, b nor a tie."""
-    listed_ = ", ".join(f"{value!r} ({n:,} times)" for value, n in values.most_common(6))
+    listed_ = ", ".join(f"{short(value)} ({n:,} times)" for value, n in values.most_common(6))
     more = f" and {len(values) - 6} more" if len(values) > 6 else ""
     return Problem(column, f"not understood: {listed_}{more}", example)

@@ -102,12 +102,14 @@ def best_juries(measure: Measure, choice: Choice) -> Figures:
         return {"skipped": f"the rule {choice.rule!r} needs scores of every juror"}
     by_rule = {}
     for rule in rules:
-        kappas, accuracies, _ = _figures(measure, panel, juries, rule, 0)
+        kappas, accuracies, *_ = _figures(measure, panel, juries, rule, 0)
         by_rule[rule] = {
             str(size): _summary(names, juries, sizes == size, kappas, accuracies)
             for size in np.unique(sizes).tolist()
         }
-    kappas, accuracies, halves = _figures(measure, panel, juries, choice.rule, choice.splits)
+    kappas, accuracies, counts, halves = _figures(measure, panel, juries, choice.rule, choice.splits)
+    # A jury that has labels for only a few of the items is not the best by them.
+    kappas = np.where(2 * counts >= counts.max(), kappas, np.nan)
     if np.isnan(kappas).all():
         return {"skipped": "no jury has a kappa: the labels are all one, or no item is judged"}
     costs, unit = _costs(measure, names, juries)
@@ -125,7 +127,7 @@ def best_juries(measure: Measure, choice: Choice) -> Figures:
     found |= {"by_rule": by_rule, "best": describe(best), "best_single": describe(lone)}
     found["expected"] = _expected(*halves, sizes == 1)
     rivals = [i for i in _frontier(costs, kappas) if i != best]
-    rivals += [lone] if lone not in (best, *rivals) else []
+    rivals += [lone] if lone not in (best, *rivals) and not np.isnan(kappas[lone]) else []
     labels = {i: jury_labels(measure, names, [juries[i]], choice.rule)[0] for i in (best, *rivals)}
     title = {i: " + ".join(names[j] for j in juries[i]) for i in labels}
     lines = [
@@ -190,8 +192,8 @@ def settled(counts: NDArray[Any], rule: str) -> Codes:
 
 def _figures(
     measure: Measure, panel: _Panel, juries: Sequence[tuple[int, ...]], rule: str, splits: int
-) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
-    """Kappa and accuracy of each jury, and its kappa on either half of the prompts: (splits, juries) each."""
+) -> tuple[Floats, Floats, Floats, tuple[Floats, Floats]]:
+    """Kappa and accuracy of each jury, on how many items, and its kappa on either half of the prompts: (splits, juries) each."""
     gold = measure.gold
     place = {prompt: i for i, prompt in enumerate(dict.fromkeys(measure.table.prompts))}
     cluster = np.array([place[prompt] for prompt in measure.table.prompts])
@@ -200,7 +202,7 @@ def _figures(
     splits = int(np.clip(4e10 / (len(juries) * m * 9), 20, splits)) if splits else 0
     rng = np.random.default_rng(measure.settings.seed)
     halves = np.array([rng.permutation(m) < m // 2 for _ in range(splits)], np.float32).reshape(splits, m)
-    kappas, accuracies, inside, outside = [], [], [], []
+    kappas, accuracies, counts, inside, outside = [], [], [], [], []
     for _, labels in _blocks(panel, juries, rule):
         for said in labels:
             both = (said != NONE) & (gold != NONE)
@@ -208,6 +210,7 @@ def _figures(
             tables = cells.reshape(m, 9)
             total = tables.sum(axis=0).astype(float)
             kappas.append(kappa_of(total.reshape(1, 3, 3))[0])
+            counts.append(total.sum())
             accuracies.append(ratio(total[[0, 4, 8]].sum(), total.sum()))
             if splits:
                 one = (halves @ tables.astype(np.float32)).astype(float)
@@ -215,7 +218,7 @@ def _figures(
                 outside.append(kappa_of((total - one).reshape(-1, 3, 3)))
     empty = np.empty((0, len(juries)))
     halved = (np.array(inside).T, np.array(outside).T) if splits else (empty, empty)
-    return np.array(kappas), np.array(accuracies, float), halved
+    return np.array(kappas), np.array(accuracies, float), np.array(counts), halved
 
 
 def _expected(inside: Floats, outside: Floats, single: NDArray[np.bool_]) -> Figures:

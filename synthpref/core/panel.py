@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from synthpref.core.agreement import kappa
-from synthpref.core.intervals import alpha_estimate, holm, kappa_difference, mcnemar
+from synthpref.core.intervals import accuracy_difference, alpha_estimate, holm, kappa_difference, mcnemar
 from synthpref.core.judged import NONE, Codes
 from synthpref.core.measure import FEW, Figures, Measure
 
@@ -64,37 +64,40 @@ def agreed(measure: Measure) -> list[Figures]:
 def ranking(measure: Measure) -> list[Figures]:
     """Every judge against the one with the highest kappa, on the items that both judged: the difference with
     its interval, and p values adjusted for how many comparisons there are (Holm, 1979)."""
-    kappas = {}
+    kappas, counts = {}, {}
     for name, said in measure.verdicts.items():
         both = (said != NONE) & (measure.gold != NONE)
         value = kappa(said[both].tolist(), measure.gold[both].tolist()) if both.any() else None
         if value is not None:
-            kappas[name] = value
+            kappas[name], counts[name] = value, int(both.sum())
     if len(kappas) < 2:
         return []
-    best = max(kappas, key=lambda name: kappas[name])
+    # Who judged only a few of the items is not the best by them.
+    most = max(counts.values())
+    best = max((name for name in kappas if 2 * counts[name] >= most), key=lambda name: kappas[name])
     others = sorted((name for name in kappas if name != best), key=lambda name: -kappas[name])
     found = [compared(measure, best, name, measure.verdicts[best], measure.verdicts[name]) for name in others]
     return adjusted(found)
 
 
 def compared(measure: Measure, first: str, second: str, one: Codes, other: Codes) -> Figures:
-    """Two raters on the same items: McNemar's exact test of accuracy, a paired bootstrap of kappa."""
+    """Two raters on the same items: McNemar's exact test of accuracy, which takes items for independent, and a paired
+    bootstrap of kappa and of accuracy, which heeds prompts."""
     gold = measure.gold
     mask = (one != NONE) & (other != NONE) & (gold != NONE)
     right, also = one[mask] == gold[mask], other[mask] == gold[mask]
     only = int((right & ~also).sum()), int((also & ~right).sum())
     lists = (one[mask].tolist(), other[mask].tolist(), gold[mask].tolist())
-    difference = kappa_difference(*lists, **measure.how(mask))
+    how = measure.how(mask)
     return {
         "first": first,
         "second": second,
         "n": int(mask.sum()),
-        "accuracy_difference": (only[0] - only[1]) / max(int(mask.sum()), 1),
+        "accuracy_difference": asdict(accuracy_difference(*lists, **how)),
         "only_first_right": only[0],
         "only_second_right": only[1],
         "p_accuracy": mcnemar(*only),
-        "kappa_difference": asdict(difference),
+        "kappa_difference": asdict(kappa_difference(*lists, **how)),
     }
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from synthpref.core.judged import NONE, JudgeTable, Table, codes
 from synthpref.core.juries import MOST, RULES, Choice, best_juries, jury_labels, settled, subsets, too_many
 from synthpref.core.measure import Measure, Settings
+from synthpref.core.panel import ranking
 from synthpref.core.types import Vote
 from synthpref.core.votes import pool
 
@@ -135,3 +136,13 @@ def test_a_jury_with_jurors_beside_it_sits_on_no_other_jury() -> None:
     whole = JudgeTable("both", made.judges[0].shares, of_jurors=True)
     measure = Measure(Table(**{**made.__dict__, "judges": [whole, *made.judges]}))
     assert best_juries(measure, Choice())["judges"] == ["x", "y"]
+
+
+def test_who_judged_only_a_few_items_is_not_the_best() -> None:
+    rng = random.Random(3)
+    gold = [rng.choice([1.0, 0.0]) for _ in range(60)]
+    most = [g if rng.random() < 0.8 else 1 - g for g in gold]
+    few = [g if i < 9 else float("nan") for i, g in enumerate(gold)]
+    measure = Measure(table(gold, {"few": few, "most": most}), Settings(resamples=100))
+    assert ranking(measure)[0]["first"] == "most"
+    assert best_juries(measure, Choice())["best_single"]["judges"] == ["most"]

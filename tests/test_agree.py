@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from agreed import fellowship, write_csv, write_jsonl
 from synthpref.agreeing import mapping_of, scoring
+from synthpref.cli import main
 from synthpref.core.source import Source
 from synthpref.io.agreement import with_section
 from synthpref.io.propose import columns, command
@@ -21,12 +23,26 @@ from synthpref.io.propose import columns, command
 REPO = Path(__file__).parents[1]
 
 
-def synthpref(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    import os
+@dataclass
+class Done:
+    """How a command ended, and what it printed."""
 
-    line = [sys.executable, "-m", "synthpref.cli", *map(str, args)]
-    env = {**os.environ, "COLUMNS": "160"}
-    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=100)
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def synthpref(*args: str | Path, cwd: Path) -> Done:
+    """The command line in this process: what it loads is tested in test_imports.py."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setenv("COLUMNS", "160")
+        try:
+            main([str(arg) for arg in args])
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def labels(folder: Path) -> Path:

@@ -617,6 +617,18 @@ def test_files_are_joined_by_id_and_filtered(tmp_path: Path) -> None:
     check(figures["judges"]["good/plain"], *columns(records, "human", "good"))
 
 
+def test_ids_that_do_not_meet_are_pointed_out_and_numbers_meet_in_any_form(tmp_path: Path) -> None:
+    labels = write_csv(tmp_path / "labels.csv", [{"id": i, "human": "ab"[i % 2]} for i in range(6)])
+    said = [{"id": float(i), "j": "ab"[i % 2]} for i in range(6)]
+    joined: dict[str, Any] = {"id": "id", "labels": "human", "judges": {"j": "j"}}
+    figures = found(tmp_path, [labels, write_jsonl(tmp_path / "said.jsonl", said)], **joined)
+    assert figures["judges"]["j"]["labelled_and_judged"] == 6
+    other = write_jsonl(tmp_path / "other.jsonl", [{**line, "id": f"x{line['id']}"} for line in said])
+    figures = found(tmp_path, [labels, other], **joined)
+    assert figures["items"] == 12
+    assert "do the ids of the files" in (tmp_path / "out" / "agreement.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
@@ -787,3 +799,34 @@ def test_probabilities_are_verdicts(tmp_path: Path) -> None:
     assert figures["judges"]["j"]["accuracy"]["value"] == 0.5
     assert figures["judges"]["j"]["sides"]["tie_rate"]["value"] == 0.25
     assert any("probability" in note for note in figures["notes"])
+
+
+def test_people_who_score_the_two_responses(tmp_path: Path) -> None:
+    rng = random.Random(13)
+    records = []
+    for _ in range(50):
+        true = [rng.uniform(1, 10) for _ in "ab"]
+        records.append(
+            {
+                f"{who}_{side}": round(t + rng.gauss(0, n))
+                for who, n in (("h1", 1), ("h2", 1), ("j", 2))
+                for side, t in zip("ab", true, strict=True)
+            }
+        )
+    path = write_csv(tmp_path / "x.csv", records)
+    figures = found(tmp_path, path, labels=["h1_a,h1_b", "h2_a,h2_b"], judges={"j": "j_a,j_b"}, invalid=[])
+    sign = {1: "a", 0: "tie", -1: "b"}
+    votes = [[sign[int(np.sign(r[f"{h}_a"] - r[f"{h}_b"]))] for h in ("h1", "h2")] for r in records]
+    check(
+        figures["judges"]["j"],
+        [mode(v, None) for v in votes],
+        [sign[int(np.sign(r["j_a"] - r["j_b"]))] for r in records],
+    )  # type: ignore[misc]
+    means = [(r[f"h1_{s}"] + r[f"h2_{s}"]) / 2 for r in records for s in "ab"]
+    said = [r[f"j_{s}"] for r in records for s in "ab"]
+    assert figures["judges"]["j"]["score_kendall"]["value"] == pytest.approx(
+        kendalltau(said, means).statistic
+    )
+    assert figures["judges"]["j"]["score_spearman"]["value"] == pytest.approx(
+        spearmanr(said, means).statistic
+    )

@@ -6,7 +6,6 @@ is 0 for a, 1 for b, 2 for a tie and -1 for none. Nothing is filled in: who said
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,7 +17,6 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Swap = Literal["average", "agree", "first"]
 A, B, TIE, NONE = 0, 1, 2, -1
-SIDES = ("a", "b", "tie")
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Table:
     gold: Floats
     """The label that the annotators make together: a share, or a score."""
     judges: Sequence[JudgeTable]
+    gold_scores: Floats | None = None
+    """People's mean scores of a and of b, where they gave scores to the two."""
     notes: Sequence[str] = ()
     """What was taken for granted in reading."""
 
@@ -147,8 +147,5 @@ def mean_mark(marks: Floats) -> Floats:
 
 
 def failures(failed: Mapping[str, int]) -> int:
+    """How many replies held no verdict."""
     return sum(failed.values())
-
-
-def most_common(reasons: Mapping[str, int]) -> dict[str, int]:
-    return dict(Counter(reasons).most_common())

@@ -158,7 +158,7 @@ class Measure:
         lean = np.nan_to_num(row_means(table.marks), nan=0.5)
         how = self.how(there)
         x, y = (scores[:, 0] - scores[:, 1])[there].tolist(), lean[there].tolist()
-        return {
+        return self._each_score(judge) | {
             "by_gap": [
                 {
                     "gap": name,
@@ -169,6 +169,21 @@ class Measure:
             ],
             "kendall": asdict(kendall_estimate(x, y, **how)),
             "spearman": asdict(spearman_estimate(x, y, **how)),
+        }
+
+    def _each_score(self, judge: JudgeTable) -> Figures:
+        """A judge's scores of all responses against people's."""
+        gold = self.table.gold_scores
+        if gold is None:
+            return {}
+        said = mean_scores(judge)
+        both = ~np.isnan(said.sum(axis=1) + gold.sum(axis=1))
+        how = self.how(both)
+        how["clusters"] = [c for c in how["clusters"] or range(int(both.sum())) for _ in range(2)]
+        x, y = said[both].ravel().tolist(), gold[both].ravel().tolist()
+        return {
+            "score_kendall": asdict(kendall_estimate(x, y, **how)),
+            "score_spearman": asdict(spearman_estimate(x, y, **how)),
         }
 
     def _scores(self, judge: JudgeTable) -> Figures:

@@ -52,6 +52,7 @@ def judges(found: Figures) -> Block:
     optional: list[tuple[str, Any]] = [
         ("flips", lambda name, j: percent(get(j, "order", "flip_rate", "value"))),
         ("first wins", lambda name, j: percent(get(j, "order", "first_rate", "value"))),
+        ("first is worth", lambda name, j: number(get(j, "order", "points_for_being_first", "value"))),
         ("longer wins", lambda name, j: percent(get(j, "length", "longer_rate", "value"))),
         ("own family", lambda name, j: signed(get(j, "self_preference", "self_preference", "value"))),
         ("spread", lambda name, j: number(get(j, "repeats", "standard_deviation"))),
@@ -219,6 +220,20 @@ def _gaps(found: Figures) -> Iterator[Block]:
         for gap in judge.get("by_gap", ())
     ]
     yield Block("Agreement by score gap", ("judge", "gap", "items", "share", "accuracy"), lines)
+    ranks = [
+        (
+            name,
+            number(judge["kendall"]),
+            number(judge["spearman"]),
+            number(judge.get("score_kendall")),
+            number(judge.get("score_spearman")),
+        )
+        for name, judge in by_kappa(found)
+        if "by_gap" in judge
+    ]
+    note = "The gap of the two scores against the share of people for a; each score against people's, where they gave scores."
+    header = ("judge", "Kendall, gap", "Spearman, gap", "Kendall, scores", "Spearman, scores")
+    yield Block("Order of scores", header, ranks, note)
 
 
 def _orders(found: Figures) -> Iterator[Block]:

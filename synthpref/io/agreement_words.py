@@ -35,6 +35,8 @@ def _labels(found: Figures) -> Iterator[str]:
     if not people:
         yield "There are no labels by people: this says how steady the judges are, not how right."
         return
+    if not any(judge["labelled_and_judged"] for judge in found["judges"].values()):
+        yield "No item has both a label and a verdict: do the ids of the files name the same items?"
     if people["labelled"] < _FEW:
         yield (
             f"Only {people['labelled']:,} items have a label, so the intervals are wide: "
@@ -148,6 +150,9 @@ def _filter(found: Figures) -> Iterator[str]:
 def _order(found: Figures) -> Iterator[str]:
     for name, judge in _first_few(found):
         order = judge.get("order")
+        points = (order or {}).get("points_for_being_first")
+        if points and points["low"] is not None and (points["low"] > 0 or points["high"] < 0):
+            yield f"{name}: to be shown first is worth {_kappa(points)} points."
         if not order or order.get("flip_rate", {}).get("value") is None:
             continue
         first, lean = order["first_rate"], ""

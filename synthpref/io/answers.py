@@ -51,6 +51,8 @@ class Reader:
         self.notes: list[str] = []
         self.readings = self._readings() if pairs else {}
         self.unread: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.gold_scores = np.full((len(items), 2), np.nan)
+        """The annotators' mean scores of the two responses, where they gave such."""
         self.minus: list[str] = []
         """Those of whom -1 was read as no score."""
 
@@ -165,10 +167,12 @@ class Reader:
         invalid = self._invalid("labels", every) if self._scored(every) else frozenset()
         width = max((len(item.marks) for item in self.items), default=0) if crowd else len(annotators)
         found = np.full((len(self.items), width), np.nan)
+        scored: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
         for i, item in enumerate(self.items):
             for k, (name, cells) in enumerate(item.marks.items()):
                 said = [self._mark(item, cell, invalid) for cell in cells]
-                values = [value for value in said if not math.isnan(value)]
+                values = [share for share, _ in said if not math.isnan(share)]
+                scored[i] += [scores for _, scores in said if scores is not None]
                 if not values:
                     continue
                 if self.pairs and len(set(values)) > 1:
@@ -179,14 +183,21 @@ class Reader:
                         )
                     continue
                 found[i, k if crowd else place[name]] = fmean(values)
+        for i, scores in scored.items():
+            if scores:
+                self.gold_scores[i] = [fmean(side) for side in zip(*scores, strict=True)]
         self._tell_unread()
         return found
 
-    def _mark(self, item: Item, cell: Cell, invalid: frozenset[float | str]) -> float:
+    def _mark(
+        self, item: Item, cell: Cell, invalid: frozenset[float | str]
+    ) -> tuple[float, tuple[float, float] | None]:
+        """What an annotator said: the share of a (or the score), and the scores of the two where there are any."""
         read = self._read(item, cell, invalid)
         if read.scores:
-            return float(share_of(np.array(read.scores[:1]))[0])
-        return read.shares[0] if read.shares else math.nan
+            share = float(share_of(np.array(read.scores[:1]))[0])
+            return share, None if math.isnan(share) else read.scores[0]
+        return (read.shares[0] if read.shares else math.nan), None
 
     def _scored(self, cells: Sequence[Cell]) -> bool:
         return not self.pairs or any(isinstance(raw, tuple) for cell in cells for raw in cell.raw)

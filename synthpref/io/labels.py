@@ -188,7 +188,8 @@ def _key(mapping: Labelled, where: str, get: Any, number: int) -> tuple[Any, str
         if value is MISSING or value is None or isinstance(value, dict | list):
             found = "is missing" if value is MISSING else f"holds {short(value)}"
             raise broken(where, f"the id column {column!r} {found}", "name the columns that every record has")
-        parts.append(str(value))
+        # A column of whole numbers with gaps comes as 1.0 from some files and as 1 from others.
+        parts.append(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
     if mapping.first:
         places = [get(mapping.first), get(mapping.second)]
         if MISSING in places and mapping.model_a:
@@ -343,6 +344,6 @@ def _missing(found: Gathered, mapping: Labelled, used: set[str]) -> None:
 
 def unreadable(column: str, values: Counter[str], example: str) -> Problem:
     """The problem with values that are neither a, b nor a tie."""
-    listed_ = ", ".join(f"{value!r} ({n:,} times)" for value, n in values.most_common(6))
+    listed_ = ", ".join(f"{short(value)} ({n:,} times)" for value, n in values.most_common(6))
     more = f" and {len(values) - 6} more" if len(values) > 6 else ""
     return Problem(column, f"not understood: {listed_}{more}", example)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from synthpref.core.sides import NONE, PLAIN, is_number, read_values, word
+from synthpref.core.sides import NONE, is_number, read_values, word
 from synthpref.io.files import short
 from synthpref.io.labels import listed, records
 
@@ -190,8 +190,3 @@ def _stem(one: str, other: str) -> str:
     while one and other and one[-1] == other[-1]:
         one, other = one[:-1], other[:-1]
     return ""
-
-
-def known_sides() -> str:
-    """The values that are understood without being told."""
-    return ", ".join(sorted(value for value in PLAIN if len(value) < 8 and value))

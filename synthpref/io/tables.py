@@ -22,6 +22,7 @@ from synthpref.core.judged import (
 from synthpref.core.labelled import Labelled
 from synthpref.core.sides import NONE, PLAIN, is_number, word
 from synthpref.io.answers import Reader, model_of
+from synthpref.io.files import short
 from synthpref.io.labels import Gathered, Item, gather
 
 
@@ -58,6 +59,7 @@ def table_of(mapping: Labelled, found: Gathered) -> Table:
         marks,
         gold,
         judges,
+        None if np.isnan(reader.gold_scores).all() else reader.gold_scores,
         [*reader.notes, *reader.about_minus(), *_order_notes(judges, mapping, gold)],
     )
 
@@ -84,7 +86,7 @@ def kind_of(mapping: Labelled, items: Sequence[Item]) -> str:
         return "scores"
     if numbers and numbers <= set(given):
         return "pairs"
-    shown = ", ".join(sorted(values)[:8]) or "none"
+    shown = ", ".join(short(value) for value in sorted(values)[:8]) or "none"
     fix = "say --kind pairs (with --values a=1 --values b=2 where they need it) or --kind scores"
     raise RecipeError([Problem("kind", f"verdicts on pairs, or scores? The values are {shown}", fix)])
 

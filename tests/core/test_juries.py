@@ -146,3 +146,30 @@ def test_who_judged_only_a_few_items_is_not_the_best() -> None:
     measure = Measure(table(gold, {"few": few, "most": most}), Settings(resamples=100))
     assert ranking(measure)[0]["first"] == "most"
     assert best_juries(measure, Choice())["best_single"]["judges"] == ["most"]
+
+
+def test_the_best_of_many_that_are_alike_is_seldom_called_better() -> None:
+    """Six judges who guess: by the best jury's lead alone, one is "better" far more often than in one set of 20."""
+    called = led = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        gold = [rng.choice([1.0, 0.0]) for _ in range(100)]
+        said = {f"j{k}": [rng.choice([1.0, 0.0, 0.5]) for _ in gold] for k in range(6)}
+        found = best_juries(Measure(table(gold, said), Settings(resamples=100)), Choice(splits=20))
+        lines = [line for line in found["best_against"] if len(line["second"].split(" + ")) == 1]
+        called += any(line["better"] for line in lines)
+        led += any((line["p_kappa_adjusted"] or 1) <= 0.05 for line in lines)
+    assert called <= 4
+    assert led >= called
+
+
+def test_a_jury_that_is_better_is_called_so() -> None:
+    rng = random.Random(5)
+    gold = [rng.choice([1.0, 0.0]) for _ in range(600)]
+    said = {f"j{k}": [g if rng.random() < 0.75 else 1 - g for g in gold] for k in range(5)}
+    found = best_juries(Measure(table(gold, said), Settings(resamples=200)), Choice(splits=20))
+    assert len(found["best"]["judges"]) == 5
+    (line,) = (line for line in found["best_against"] if line["second"] == found["best_single"]["judges"][0])
+    assert line["better"]
+    assert line["p_of_choice"] < 0.01
+    assert found["expected"]["gain"] > 0.1

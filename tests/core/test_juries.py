@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpref.core.judged import NONE, JudgeTable, Table, codes
-from synthpref.core.juries import MOST, RULES, Choice, best_juries, jury_labels, settled, subsets, too_many
+from synthpref.core.juries import Choice, best_juries
+from synthpref.core.jury_votes import MOST, RULES, jury_labels, settled, subsets, too_many
 from synthpref.core.measure import Measure, Settings
 from synthpref.core.panel import ranking
 from synthpref.core.types import Vote

@@ -24,11 +24,12 @@ def doubted(row: Row, pairs: Sequence[Pair], score: str) -> list[Pair]:
     1. Votes of comparisons between the two: the mean of the ballots, 1 for chosen, 0 for rejected, a tie half. A
        ballot is all that one juror said, or one reply where there is one judge. Where jurors were weighed by their
        reliability, p is the outcome that this gave.
-    2. Comparisons with others: what the Bradley-Terry strengths of the two say. No votes, and no agreement.
+    2. Comparisons with others: what the Bradley-Terry strengths of the two say, with the interval of their
+       difference, which covers 96 to 100 %. No votes, and no agreement.
     3. Votes on each response by itself, judge by judge and repeat by repeat: how often the vote on chosen was the
        higher one, equal as half.
 
-    The interval is Wilson's (1927) on as many draws as there are ballots. Taken over all p, it covers 95 to 96 % for
+    Otherwise the interval is Wilson's (1927) on as many draws as there are ballots. Taken over all p, it covers 95 to 96 % for
     any number of ballots from 2 to 32, as Jeffreys' does, and at the worst p at least 91 % from 10 ballots on, where
     Jeffreys' has 87 % (below 10: 83 and 87 %). Ballots with ties vary less than draws of 0 and 1, so that it is wide
     for them. A single ballot gives p = 1 and an interval from 0.21: that is all it can tell.

@@ -22,7 +22,8 @@ class Jury(Bench):
 
     A juror whose reply cannot be parsed casts no vote: it is counted neither low nor as a tie. With
     `dawid_skene` votes are weighed by how reliable each juror is, as estimated from all votes of the run (Dawid and
-    Skene, 1979); it takes some hundred responses to tell, a coarse scale, and pip install 'synthpref[jury]'.
+    Skene, 1979); it takes some hundred responses to tell, a coarse scale, and pip install 'synthpref[jury]'. It trusts
+    those who agree among themselves, also where they are wrong in the same way.
     """
 
     name: str = Field(default="jury", min_length=1)

@@ -27,7 +27,8 @@ class JuryPair(Bench, Tournament):
 
     A juror's two verdicts make its one vote, and every reply is kept. With `dawid_skene` votes are weighed by how
     reliable each juror is, as estimated from all votes of the run (Dawid and Skene, 1979); it takes some hundred
-    comparisons to tell, and pip install 'synthpref[jury]'.
+    comparisons to tell, and pip install 'synthpref[jury]'. It trusts those who agree among themselves, also where they
+    are wrong in the same way.
     """
 
     name: str = Field(default="voted", min_length=1)

@@ -330,6 +330,16 @@ def test_a_family_that_is_named_goes_before_the_table(
         ({"judge.list": {"model": "judge", "name": "good", "repeats": 3}}, {"one_judge"}),
         ({"judge.aspects": {"model": "judge", "name": "good", "scale": [1, 5]}}, {"one_judge"}),
         ({"reward": {"model": "judge", "name": "good"}}, {"one_judge"}),
+        ({"judge.principles": {"model": "judge", "name": "good"}}, {"one_judge"}),
+        ({"jury.pair": {"judges": ["judge", "second"], "name": "good"}}, set()),
+        ({"jury.pair": {"judges": ["judge", "second"], "name": "good", "swap": False}}, {"no_swap"}),
+        ({"jury.pair": {"judges": ["judge", "second"], "name": "good", "against": 0}}, {"coarse_scale"}),
+        ({"debate": {"judges": ["judge"], "name": "good"}}, {"one_judge"}),
+        ({"debate": {"judges": ["judge", "second"], "name": "good", "reducer": "median"}}, {"coarse_scale"}),
+        (
+            {"debate": {"judges": ["judge", "second"], "name": "good", "about": "pair", "swap": False}},
+            {"no_swap"},
+        ),
         (JURY, set()),
         ({"jury": {"judges": ["judge", "second"], "name": "good", "reducer": "median", "scale": [1, 5]}}, {"coarse_scale"}),
         ({"jury": {"judges": ["judge", "twin"], "name": "good"}}, {"one_judge"}),
@@ -341,6 +351,18 @@ def test_every_word_that_judges_says_how_its_score_comes_about(
     sample = {"sample.n": {"model": "policy", "n": 64}}
     path = recipe(tmp_path, sample, stage, EXTREMES, models={"twin": {"model": "j"}})
     assert {name for name, _ in found(path)} == names
+
+
+@pytest.mark.parametrize(("other", "names"), [("judge", {"one_judge"}), ("second", set())])
+def test_a_combined_score_is_the_word_of_the_judges_of_its_parts(
+    tmp_path: Path, other: str, names: set[str]
+) -> None:
+    stages = [
+        {"judge.point": {"model": "judge", "name": "a"}},
+        {"judge.point": {"model": other, "name": "b"}},
+        {"score.combine": {"weights": {"a": 1, "b": 2}, "name": "good"}},
+    ]
+    assert {name for name, _ in found(recipe(tmp_path, SAMPLE, *stages, EXTREMES))} == names
 
 
 def test_scores_that_no_model_gives_have_no_judge(tmp_path: Path) -> None:
@@ -456,7 +478,10 @@ def test_what_is_allowed_changes_no_answer(tmp_path: Path) -> None:
     assert first.digest(stages) == other.digest(stages)
 
 
-SHIPPED = [*sorted((REPO / "recipes").rglob("*.yaml")), REPO / "examples" / "plugin" / "recipe.yaml"]
+SHIPPED = [
+    *sorted(path for path in (REPO / "recipes").rglob("*.yaml") if path.parent.name != "data"),
+    REPO / "examples" / "plugin" / "recipe.yaml",
+]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.relative_to(REPO).as_posix())

@@ -4,14 +4,17 @@ import string
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from made import full, paired
 from synthpref.core.types import Comparison, Origin, Pair, Row, Sample, Score, Vote
+from synthpref.engine.records import pack
 from synthpref.io.rows import read_rows, write_rows
 
 text = st.text(max_size=8)
@@ -181,3 +184,17 @@ def test_a_file_from_before_there_was_doubt_can_be_read(tmp_path: Path) -> None:
     assert row.pairs[0].p_low is None
     assert row.comparisons[0].votes[0].asked
     assert row == full()
+
+
+def test_a_journal_from_before_there_was_doubt_can_be_read() -> None:
+    old = orjson.loads(pack(full()))
+    for pair in old["pairs"]:
+        for name in NEW & set(pair):
+            del pair[name]
+    votes = [v for c in old["comparisons"] for v in c["votes"]]
+    votes += [v for sample in old["samples"] for score in sample["scores"].values() for v in score["votes"]]
+    assert votes
+    for vote in votes:
+        for name in NEW & set(vote):
+            del vote[name]
+    assert TypeAdapter(Row).validate_json(orjson.dumps(old)) == full()

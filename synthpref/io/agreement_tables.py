@@ -182,7 +182,9 @@ def _against(found: Figures) -> Iterator[Block]:
 
 
 def _ranking(found: Figures) -> Iterator[Block]:
-    note = "On the items that both judged. p values are adjusted for the number of lines (Holm)."
+    note = (
+        "On the items that both judged. p values are adjusted for the number of all pairs of judges (Holm)."
+    )
     yield Block("The best judge against the others", _COMPARED, _comparison(found.get("ranking") or []), note)
 
 

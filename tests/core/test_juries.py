@@ -149,19 +149,25 @@ def test_who_judged_only_a_few_items_is_not_the_best() -> None:
     assert best_juries(measure, Choice())["best_single"]["judges"] == ["most"]
 
 
-def test_the_best_of_many_that_are_alike_is_seldom_called_better() -> None:
-    """Six judges who guess: by the best jury's lead alone, one is "better" far more often than in one set of 20."""
-    called = led = 0
-    for seed in range(40):
+def test_of_judges_that_are_alike_the_best_is_seldom_called_better() -> None:
+    """Ten judges of one skill, or six who guess with all their juries: the word is wrong in one set of 20 at most."""
+    judges = juries = 0
+    for seed in range(60):
         rng = random.Random(seed)
-        gold = [rng.choice([1.0, 0.0]) for _ in range(100)]
-        said = {f"j{k}": [rng.choice([1.0, 0.0, 0.5]) for _ in gold] for k in range(6)}
-        found = best_juries(Measure(table(gold, said), Settings(resamples=100)), Choice(splits=20))
-        lines = [line for line in found["best_against"] if len(line["second"].split(" + ")) == 1]
-        called += any(line["better"] for line in lines)
-        led += any((line["p_kappa_adjusted"] or 1) <= 0.05 for line in lines)
-    assert called <= 4
-    assert led >= called
+        gold = [rng.choice([1.0, 0.0]) for _ in range(150)]
+        alike = {f"j{k}": [g if rng.random() < 0.65 else 1 - g for g in gold] for k in range(10)}
+        judges += any(
+            line["better"] for line in ranking(Measure(table(gold, alike), Settings(resamples=100)))
+        )
+    for seed in range(20):
+        rng = random.Random(seed)
+        gold = [rng.choice([1.0, 0.0]) for _ in range(80)]
+        guess = {f"j{k}": [rng.choice([1.0, 0.0, 0.5]) for _ in gold] for k in range(5)}
+        found = best_juries(Measure(table(gold, guess), Settings(resamples=100)), Choice(splits=20))
+        juries += any(line["better"] for line in found["best_against"])
+    # Three of 60 and one of 20 are expected at the most; more than these come by chance once in 400.
+    assert judges <= 8
+    assert juries <= 4
 
 
 def test_a_jury_that_is_better_is_called_so() -> None:

@@ -37,7 +37,7 @@ from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
-from synthpref.io import agreement, card, export, read, report, rows
+from synthpref.io import agreement, card, export, page, read, report, rows
 
 log = logging.getLogger("synthpref")
 
@@ -223,7 +223,7 @@ def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
         why = f"{exported} rows should be exported, and {findings['rows']} are there"
         raise damaged(folder / JOURNAL, why)
     write_json(folder / "report.json", findings)
-    (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
+    (folder / "report.md").write_text(page.markdown(findings), encoding="utf-8")
     agreement.tell(folder, folder / "dataset")
     return stats.records
 

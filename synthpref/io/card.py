@@ -11,7 +11,7 @@ import yaml
 from synthpref.core.export import Exporter
 from synthpref.io.export import ExportStats
 from synthpref.io.findings import is_simulated
-from synthpref.io.report import certainty, spread_table
+from synthpref.io.page import certainty, spread_table
 from synthpref.io.tally import table
 
 _SIZES = (

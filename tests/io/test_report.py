@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from made import full, paired
 from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
-from synthpref.io import report
+from synthpref.io import page, report
 from synthpref.io.findings import percent
 from synthpref.io.tally import OTHER, Frequent, Reasons, Spread, table
 
@@ -62,9 +62,9 @@ def test_the_books_and_the_reasons() -> None:
     assert "Of 12 rows (of them 2 made from others), 9 came through, 2 were dropped and 1 rejected" in said(
         found, "Of 12"
     )
-    page = report.markdown(found)
-    assert "| pair.mu_sigma | dropped | all scores equal | 2 |" in page
-    assert "| sample.n | rejected | context_length | 1 |" in page
+    text = page.markdown(found)
+    assert "| pair.mu_sigma | dropped | all scores equal | 2 |" in text
+    assert "| sample.n | rejected | context_length | 1 |" in text
     assert "read 1,000 tokens and wrote 2,000 for $1.25." in said(found, "tokens")
     assert "not every model" not in said(found, "tokens")
 
@@ -189,9 +189,9 @@ def test_how_jurors_agree_and_who_stands_apart() -> None:
     assert "a sided with the most frequent verdict most often (100 %), c least often (50 %)" in said(
         found, "sided"
     )
-    page = report.markdown(found)
-    assert "## Jurors" in page
-    assert "| voted | c | m-c | 7 | 0 | 0 | 0.5 | — |" in page
+    text = page.markdown(found)
+    assert "## Jurors" in text
+    assert "| voted | c | m-c | 7 | 0 | 0 | 0.5 | — |" in text
 
 
 def test_scores_of_a_jury_are_compared_as_numbers() -> None:
@@ -224,7 +224,7 @@ def test_reliabilities_are_told() -> None:
 
 def test_votes_without_a_role_are_no_jury() -> None:
     assert built(full())["comparisons"]["compared"]["jury"] is None
-    assert "## Jurors" not in report.markdown(built(full()))
+    assert "## Jurors" not in page.markdown(built(full()))
 
 
 def test_circles_are_counted_and_shown() -> None:
@@ -252,7 +252,7 @@ def test_how_sure_the_pairs_are() -> None:
     assert "probability 0.90 in the mean, resting on 4 votes in the median; for 50 % of the pairs" in line
     assert found["pairs"]["p_low_above_half"] == 1
     assert found["pairs"]["agreement"]["mean"] == 0.75
-    assert "| agreement | 2 |" in report.markdown(found)
+    assert "| agreement | 2 |" in page.markdown(found)
     assert "min_p_low" in said(built(paired(1, pairs=(pair,))), "preferred with probability")
 
 
@@ -366,10 +366,10 @@ def test_simulated_models_are_named_first() -> None:
 @pytest.mark.parametrize("rows", [[], [replace(paired(1), samples=(), pairs=())], [full()]])
 def test_a_report_of_little(rows: list[Row]) -> None:
     found = built(*rows, models={}, stages=[], books={})
-    page = report.markdown(found)
-    assert page.startswith("# Report: tried\n")
-    assert "nan" not in page
-    assert "inf" not in page
+    text = page.markdown(found)
+    assert text.startswith("# Report: tried\n")
+    assert "nan" not in text
+    assert "inf" not in text
 
 
 def test_reports_do_not_hang_on_the_order_of_rows() -> None:

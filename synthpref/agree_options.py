@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthpref.core.errors import Problem, RecipeError
-from synthpref.core.juries import RULES
+from synthpref.core.jury_votes import RULES
 from synthpref.engine.registry import did_you_mean
 
 

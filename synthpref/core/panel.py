@@ -63,7 +63,7 @@ def agreed(measure: Measure) -> list[Figures]:
 
 def ranking(measure: Measure) -> list[Figures]:
     """Every judge against the one with the highest kappa, on the items that both judged: the difference with
-    its interval, and p values adjusted for how many comparisons there are (Holm, 1979)."""
+    its interval, and p values adjusted for how many pairs of judges there are (Holm, 1979)."""
     kappas, counts = {}, {}
     for name, said in measure.verdicts.items():
         both = (said != NONE) & (measure.gold != NONE)
@@ -77,7 +77,8 @@ def ranking(measure: Measure) -> list[Figures]:
     best = max((name for name in kappas if 2 * counts[name] >= most), key=lambda name: kappas[name])
     others = sorted((name for name in kappas if name != best), key=lambda name: -kappas[name])
     found = [compared(measure, best, name, measure.verdicts[best], measure.verdicts[name]) for name in others]
-    return adjusted(found)
+    # Which one is the best was found by looking at all pairs of them.
+    return adjusted(found, len(kappas) * (len(kappas) - 1) // 2)
 
 
 def compared(measure: Measure, first: str, second: str, one: Codes, other: Codes) -> Figures:
@@ -101,11 +102,12 @@ def compared(measure: Measure, first: str, second: str, one: Codes, other: Codes
     }
 
 
-def adjusted(found: list[Figures]) -> list[Figures]:
-    """Comparisons with p values adjusted together, those of accuracy and those of kappa; and the word for it."""
-    p_accuracy = holm([line["p_accuracy"] for line in found])
+def adjusted(found: list[Figures], among: int = 0) -> list[Figures]:
+    """Comparisons with p values adjusted together (Holm), those of accuracy and those of kappa; and the word for it.
+    `among` is of how many comparisons these are a part, the others being taken as showing nothing."""
+    p_accuracy = _holm([line["p_accuracy"] for line in found], among)
     known = [i for i, line in enumerate(found) if line["kappa_difference"]["p"] is not None]
-    p_kappa = dict(zip(known, holm([found[i]["kappa_difference"]["p"] for i in known]), strict=True))
+    p_kappa = dict(zip(known, _holm([found[i]["kappa_difference"]["p"] for i in known], among), strict=True))
     return [
         {
             **line,
@@ -115,3 +117,7 @@ def adjusted(found: list[Figures]) -> list[Figures]:
         }
         for i, line in enumerate(found)
     ]
+
+
+def _holm(ps: list[float], among: int) -> list[float]:
+    return holm([*ps, *[1.0] * (among - len(ps))])[: len(ps)]

@@ -168,13 +168,23 @@ _COMPARED = (
 
 
 def _against(found: Figures) -> Iterator[Block]:
-    lines = _comparison((found.get("juries") or {}).get("best_against") or [])
-    note = "p values are adjusted for the number of lines (Holm). The best was chosen by these same labels, which p does not know."
-    yield Block("The best jury against cheaper ones", _COMPARED, lines, note)
+    against = (found.get("juries") or {}).get("best_against") or []
+    lines = [
+        (*line[:5], chance(of["p_of_choice_adjusted"]), *line[5:])
+        for line, of in zip(_comparison(against), against, strict=True)
+    ]
+    note = (
+        "p values are adjusted for the number of lines (Holm). The best was chosen by these same labels: the second p is "
+        "that of so large a lead for the best of all juries (White's reality check), and both must be small."
+    )
+    header = (*_COMPARED[:5], "p, chosen", *_COMPARED[5:])
+    yield Block("The best jury against cheaper ones", header, lines, note)
 
 
 def _ranking(found: Figures) -> Iterator[Block]:
-    note = "On the items that both judged. p values are adjusted for the number of lines (Holm)."
+    note = (
+        "On the items that both judged. p values are adjusted for the number of all pairs of judges (Holm)."
+    )
     yield Block("The best judge against the others", _COMPARED, _comparison(found.get("ranking") or []), note)
 
 

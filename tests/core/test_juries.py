@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpref.core.judged import NONE, JudgeTable, Table, codes
-from synthpref.core.juries import MOST, RULES, Choice, best_juries, jury_labels, settled, subsets, too_many
+from synthpref.core.juries import Choice, best_juries
+from synthpref.core.jury_votes import MOST, RULES, jury_labels, settled, subsets, too_many
 from synthpref.core.measure import Measure, Settings
 from synthpref.core.panel import ranking
 from synthpref.core.types import Vote
@@ -146,3 +147,36 @@ def test_who_judged_only_a_few_items_is_not_the_best() -> None:
     measure = Measure(table(gold, {"few": few, "most": most}), Settings(resamples=100))
     assert ranking(measure)[0]["first"] == "most"
     assert best_juries(measure, Choice())["best_single"]["judges"] == ["most"]
+
+
+def test_of_judges_that_are_alike_the_best_is_seldom_called_better() -> None:
+    """Ten judges of one skill, or six who guess with all their juries: the word is wrong in one set of 20 at most."""
+    judges = juries = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        gold = [rng.choice([1.0, 0.0]) for _ in range(150)]
+        alike = {f"j{k}": [g if rng.random() < 0.65 else 1 - g for g in gold] for k in range(10)}
+        judges += any(
+            line["better"] for line in ranking(Measure(table(gold, alike), Settings(resamples=100)))
+        )
+    for seed in range(20):
+        rng = random.Random(seed)
+        gold = [rng.choice([1.0, 0.0]) for _ in range(80)]
+        guess = {f"j{k}": [rng.choice([1.0, 0.0, 0.5]) for _ in gold] for k in range(5)}
+        found = best_juries(Measure(table(gold, guess), Settings(resamples=100)), Choice(splits=20))
+        juries += any(line["better"] for line in found["best_against"])
+    # Three of 60 and one of 20 are expected at the most; more than these come by chance once in 400.
+    assert judges <= 8
+    assert juries <= 4
+
+
+def test_a_jury_that_is_better_is_called_so() -> None:
+    rng = random.Random(5)
+    gold = [rng.choice([1.0, 0.0]) for _ in range(600)]
+    said = {f"j{k}": [g if rng.random() < 0.75 else 1 - g for g in gold] for k in range(5)}
+    found = best_juries(Measure(table(gold, said), Settings(resamples=200)), Choice(splits=20))
+    assert len(found["best"]["judges"]) == 5
+    (line,) = (line for line in found["best_against"] if line["second"] == found["best_single"]["judges"][0])
+    assert line["better"]
+    assert line["p_of_choice"] < 0.01
+    assert found["expected"]["gain"] > 0.1

@@ -44,7 +44,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_recipe_on_the_page_passes_every_check(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("POLICY_URL", "http://127.0.0.1:9/v1")
+    for url in ("POLICY_URL", "SECOND_URL"):
+        monkeypatch.setenv(url, "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-of-docs")
     (recipe,) = (b for b in blocks(page, "yaml") if "name:" in b and "stages:" in b and "source:" in b)
     (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")

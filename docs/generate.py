@@ -14,6 +14,7 @@ from synthpref.core.source import Source
 from synthpref.engine.recipe import Limits, RecipeHead
 from synthpref.engine.reference import about, rows
 from synthpref.engine.registry import BUILT_IN, Kind, Registry
+from synthpref.models.batch_settings import Batching
 
 OUT = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by `make docs` from the code; edits here are lost. -->\n\n"
@@ -57,6 +58,7 @@ def recipe(registry: Registry) -> str:
         section("source", Source),
         "## `models`\n\nA mapping from role to model; `backend` says which of these it is.\n",
         *(section(f"backend: {name}", spec, 3) for name, spec in built_in(registry, "backends")),
+        section("batch", Batching, 3),
         "## `export`\n\n`format` says which of these it is.\n",
         *(section(f"format: {name}", exporter, 3) for name, exporter in built_in(registry, "exporters")),
     ]

@@ -329,7 +329,7 @@ def _model_counts(recipe: Recipe, runner: Runner, journal: Journal) -> dict[str,
     for role, spec in recipe.models.items():
         answers, prompt, completion = spent.get(role, (0, 0, 0))
         meter = runner.models.roles[role].meter if role in runner.models.roles else None
-        price = spec.price
+        price = spec.pays()
         found[role] = {
             "model": spec.model,
             "backend": spec.backend,

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -148,7 +148,10 @@ class Server:
         return await self._world(body["model"]).open({}).complete(request)
 
     async def _chat(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
+        return web.json_response(await self.chat(json.loads(await request.read())))
+
+    async def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to the body of a request for completions."""
         asked = Request(
             messages=tuple(body["messages"]),
             n=body.get("n", 1),
@@ -177,14 +180,17 @@ class Server:
             choices.append(
                 {"index": i, "message": message, "finish_reason": answer.finish_reason, "logprobs": tokens}
             )
-        return web.json_response({"model": body["model"], "choices": choices, "usage": self._usage(answers)})
+        return {"model": body["model"], "choices": choices, "usage": self._usage(answers)}
 
     async def _embed(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
+        return web.json_response(await self.embed(json.loads(await request.read())))
+
+    async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to the body of a request for an embedding."""
         asked = Request(messages=({"role": "user", "content": body["input"]},), kind="embed")
         answers = await self._answers(body, asked)
         data = [{"index": 0, "embedding": list(answers[0].vector or ())}]
-        return web.json_response({"model": body["model"], "data": data, "usage": self._usage(answers)})
+        return {"model": body["model"], "data": data, "usage": self._usage(answers)}
 
     async def _reward(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
@@ -215,10 +221,19 @@ def status(code: int, error: dict[str, Any] | str | None = None, **headers: str)
     return web.json_response({"error": error or {"message": f"status {code}"}}, status=code, headers=named)
 
 
+S = TypeVar("S", bound=Server)
+
+
 @contextmanager
 def serving(**fields: Any) -> Iterator[Server]:
     """A server on a free port of 127.0.0.1, in a thread of its own, until the block ends."""
-    server = Server(**fields)
+    with running(Server(**fields)) as server:
+        yield server
+
+
+@contextmanager
+def running(server: S) -> Iterator[S]:
+    """The same of a server that is there."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)

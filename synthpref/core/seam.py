@@ -83,12 +83,14 @@ class Backend(Protocol):
 
 
 class Price(BaseModel):
-    """US dollars per million tokens."""
+    """US dollars per million tokens; `batch` is the share of them that a provider asks for what it answers in a
+    batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    batch: float = Field(default=0.5, ge=0, le=1)
 
     def cost(self, usage: Usage) -> float:
         return (usage.prompt_tokens * self.input + usage.completion_tokens * self.output) / 1e6
@@ -119,7 +121,8 @@ class ModelSpec(BaseModel):
     stop: tuple[str, ...] = ()
     """Texts that end an answer."""
     price: Annotated[Price | None, NEUTRAL] = None
-    """US dollars per million tokens, {input, output}; needed for cost figures and `max_cost_usd`."""
+    """US dollars per million tokens, {input, output}; needed for cost figures and `max_cost_usd`. With `batch`, the
+    share of both that a batch costs."""
     licence: Annotated[str | None, NEUTRAL] = None
     """Licence of the model's outputs, named in the dataset card."""
     family: Annotated[str | None, NEUTRAL] = Field(default=None, min_length=1)
@@ -137,6 +140,14 @@ class ModelSpec(BaseModel):
     def slots(self) -> int:
         """How many calls may be under way at once, at the most."""
         return 256
+
+    def gathers(self) -> int:
+        """How many rows are to be under way at once, where requests are gathered before they are sent; else 0."""
+        return 0
+
+    def pays(self) -> Price | None:
+        """What a million tokens cost in the way that this role asks."""
+        return self.price
 
     def identity(self) -> dict[str, Any]:
         """What of this spec can change an answer, as plain JSON values."""
@@ -158,7 +169,8 @@ class ModelSpec(BaseModel):
         return found
 
     def open(self, shared: dict[str, Any]) -> Backend:
-        """Connect. `shared` lives as long as the run: roles on one endpoint meet there to share its limits."""
+        """Connect. `shared` lives as long as the run: roles on one endpoint meet there to share its limits. There are
+        "stop" (an event), "folder" (of the run) and "asking" (how many calls of all roles are under way)."""
         raise NotImplementedError
 
 

@@ -54,7 +54,11 @@ class Models:
         self.specs, self.journal, self.prompts, self.seed, self.stop = specs, journal, prompts, seed, stop
         self.roles: dict[str, Role] = {}
         self.on_answer: Callable[[], None] | None = None
-        self._shared: dict[str, Any] = {"stop": stop.event}
+        self._shared: dict[str, Any] = {
+            "stop": stop.event,
+            "folder": journal.path.parent,
+            "asking": lambda: sum(role.asking for role in self.roles.values()),
+        }
         self._answered: dict[str, float] = {}
         self._infos: dict[str, ModelInfo] = {}
         self._busy = 0

@@ -2,6 +2,7 @@
 
 recipe.yaml       the recipe as it was run, without secrets
 journal.sqlite    every answer, and how far each row has come
+batches.sqlite    batches at a provider, and what they answered, where a role has `mode: batch`
 run.log           what happened
 rows.parquet      the rows that were exported, with every candidate, score and vote
 left.jsonl        the rows that were dropped or rejected, and why

@@ -98,5 +98,6 @@ def _line(recipe: Recipe, use: Use, calls: Calls, rows: float, prompt: float) ->
         round(requests * (prompt + template_tokens(recipe, use) + calls.reads * ANSWER_TOKENS)),
         round(requests * calls.n * answer),
     )
-    cost = spec.price.cost(usage) if spec.price else None
+    price = spec.pays()
+    cost = price.cost(usage) if price else None
     return Line(use.label, calls.model, calls.requests, requests, requests * calls.n, usage, cost)

@@ -65,6 +65,7 @@ class Progress:
             f"{self.requests / seconds:.1f} calls/s",
             f"{self.tokens:,} tokens",
         ]
+        parts += [f"{name}: {said}" for name, role in self.roles.items() if (said := role.waits_for())]
         walked = self.finished
         if self.cost is not None:
             text = f"${self.cost:.2f}"

@@ -106,12 +106,20 @@ class Role:
         self.able = spec.able()
         self.meter = Meter()
         self.in_flight = 0
+        self.asking = 0
+        """Calls under way, those between two tries too."""
         # By place, because roles at one endpoint share its outages.
         self._answered, self._place = answered, spec.place()
 
     @property
     def cost(self) -> float | None:
-        return self.spec.price.cost(self.meter.usage) if self.spec.price else None
+        price = self.spec.pays()
+        return price.cost(self.meter.usage) if price else None
+
+    def waits_for(self) -> str:
+        """What the backend says it waits for, where that takes long."""
+        said = getattr(self.backend, "waits_for", None)
+        return said() if said else ""
 
     def with_defaults(self, request: Request) -> Request:
         """The request with the role's parameters where a stage gave none."""
@@ -130,6 +138,7 @@ class Role:
         Raises BackendError when it is the row's fault or the retries are used up, and Stopping when the run
         ends first.
         """
+        self.asking += 1
         try:
             try:
                 answers = await self._once(request)
@@ -141,6 +150,8 @@ class Role:
                 self.stop.now(f"models.{self.name}: {error}", failed=failed)
                 raise Stopping from error
             raise
+        finally:
+            self.asking -= 1
         self._answered[self._place] = time.monotonic()
         self.meter.requests += 1
         self.meter.completions += len(answers)

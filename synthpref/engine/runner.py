@@ -83,7 +83,7 @@ class Runner:
         progress.spent_before_usd = sum(
             (p * price.input + c * price.output) / 1e6
             for role, (_, p, c) in self._spent.items()
-            if role in recipe.models and (price := recipe.models[role].price)
+            if role in recipe.models and (price := recipe.models[role].pays())
         )
 
     async def run(self) -> bool:
@@ -134,9 +134,11 @@ class Runner:
             raise
 
     def _workers(self) -> int:
-        slots = sum(spec.slots() for spec in self.recipe.models.values())
+        specs = self.recipe.models.values()
         least, most = WORKERS
-        return min(max(least, round(AHEAD * slots)), most)
+        live = min(max(least, round(AHEAD * sum(spec.slots() for spec in specs))), most)
+        # A row that waits for a batch does nothing else, and a batch holds only what was under way when it left.
+        return max(live, *(spec.gathers() for spec in specs)) if specs else live
 
     async def _work(self, step: Step, rows: Iterator[tuple[int, Row]]) -> None:
         for order, row in rows:

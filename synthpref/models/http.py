@@ -6,7 +6,7 @@ import asyncio
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,6 +17,7 @@ import orjson
 from synthpref.core.errors import BackendError
 
 LARGE = 2**20
+CHUNK = 2**18
 OTHER_FILES = 128
 """Files that a process has open beside its connections, with some to spare."""
 
@@ -53,14 +54,32 @@ class Http:
                 url, data=sent, headers=self._headers, timeout=self._timeout, proxy=self._proxy
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            number = getattr(error, "errno", None)
-            why = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
-            raise BackendError("unreachable", f"cannot be reached: {why}; is it up?") from error
-        except TimeoutError as error:
-            raise BackendError("transient", f"no answer in {self._timeout.total:g} s", status=408) from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise BackendError("transient", f"{type(error).__name__}: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise _failure(error, self._timeout.total) from error
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        data: aiohttp.FormData | bytes | None = None,
+        headers: Mapping[str, str] = {},
+        take: Callable[[bytes], object] | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """For what is not a call of a model, such as a file: there may be much of it, so that only silence counts
+        as a failure. A body that is no error goes to `take` as it comes, where there is one."""
+        silence = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=self._timeout.total)
+        own = {name: value for name, value in self._headers.items() if name != "Content-Type"}
+        try:
+            async with self._session().request(
+                method, url, data=data, headers={**own, **headers}, timeout=silence, proxy=self._proxy
+            ) as answer:
+                if take is None or answer.status >= 400:
+                    return answer.status, answer.headers, await answer.read()
+                async for chunk in answer.content.iter_chunked(CHUNK):
+                    take(chunk)
+                return answer.status, answer.headers, b""
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise _failure(error, self._timeout.total) from error
 
     async def aclose(self) -> None:
         if not self._open:
@@ -71,6 +90,17 @@ class Http:
             await session.close()
             # Lets the transports close, so that no warning about them is raised at exit.
             await asyncio.sleep(0)
+
+
+def _failure(error: Exception, timeout_s: float | None) -> BackendError:
+    """What it means that there was no answer."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
+        return BackendError("unreachable", f"cannot be reached: {why}; is it up?")
+    if isinstance(error, TimeoutError):
+        return BackendError("transient", f"no answer in {timeout_s:g} s", status=408)
+    return BackendError("transient", f"{type(error).__name__}: {error}")
 
 
 def connections(wanted: int, shared: dict[str, Any]) -> int:

@@ -11,14 +11,16 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
+from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Price, Request
 from synthpref.models import wire
+from synthpref.models.batch_settings import Batching
 from synthpref.models.http import Http, connections, proxy_for
 from synthpref.models.pool import Endpoint, Pool, limiter_for
 
@@ -67,6 +69,12 @@ class OpenAI(ModelSpec):
     """Seconds after which a request counts as failed."""
     transport: Annotated[Literal["http", "sdk"], NEUTRAL] = "http"
     """"sdk" sends through the openai package (extra `sdk`), for credentials that only it knows."""
+    mode: Annotated[Literal["live", "batch"], NEUTRAL] = "live"
+    """"batch" gathers requests into files for the provider's batch service (/v1/files and /v1/batches), which answers
+    within hours, at the share of the price that `price.batch` says."""
+    batch: Annotated[Batching, NEUTRAL] = Batching()
+    """Limits and patience of `mode: batch`: max_requests, max_bytes, min_requests, wait_s, quiet_s, poll_s, window,
+    rows, live_below, on_stop."""
 
     @field_validator("base_url")
     @classmethod
@@ -78,6 +86,17 @@ class OpenAI(ModelSpec):
         if not value:
             raise ValueError("at least one address was expected")
         return value
+
+    @model_validator(mode="after")
+    def _for_batches(self) -> OpenAI:
+        if self.mode == "batch":
+            if len(self.addresses) > 1:
+                raise ValueError("mode: batch takes one base_url, because a batch is at one address")
+            if self.serves == "reward":
+                raise ValueError("mode: batch serves chat and embeddings; reward models are asked live")
+            if self.transport == "sdk":
+                raise ValueError("mode: batch needs transport: http")
+        return self
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -95,6 +114,15 @@ class OpenAI(ModelSpec):
 
     def slots(self) -> int:
         return self.concurrency * len(self.addresses)
+
+    def gathers(self) -> int:
+        return self.batch.rows if self.mode == "batch" else 0
+
+    def pays(self) -> Price | None:
+        if self.price is None or self.mode == "live":
+            return self.price
+        share = self.price.batch
+        return Price(input=self.price.input * share, output=self.price.output * share)
 
     def secrets(self) -> list[str]:
         words = [w or "" for url in self.addresses for w in (urlsplit(url).username, urlsplit(url).password)]
@@ -129,12 +157,24 @@ class OpenAI(ModelSpec):
         return "max_completion_tokens" if ours else "max_tokens"
 
     def open(self, shared: dict[str, Any]) -> Backend:
+        live = partial(self._live, shared)
+        if self.mode == "live":
+            return live()
+        from synthpref.models.batch import Batches
+
+        (url,) = self.addresses
+        transport = self._transport(url, shared)
+        assert isinstance(transport, Http)
+        door = Wire(self, shown(url), transport)
+        return Batches.shared_by(shared, self.identity(), door, transport, self.batch, live)
+
+    def _live(self, shared: dict[str, Any]) -> Backend:
         endpoints = []
         most = min(self.concurrency, connections(self.slots(), shared) // len(self.addresses))
         for url in self.addresses:
             transport = self._transport(url, shared)
             limiter = limiter_for(shared, url, most, self.rpm, self.tpm)
-            endpoints.append(Endpoint(shown(url), _Wire(self, shown(url), transport), limiter))
+            endpoints.append(Endpoint(shown(url), Wire(self, shown(url), transport), limiter))
         return Pool(endpoints, many=self.many)
 
     def _transport(self, url: str, shared: dict[str, Any]) -> Transport:
@@ -187,43 +227,61 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
-class _Wire:
+class Wire:
     """One address of one role."""
 
     def __init__(self, spec: OpenAI, url: str, transport: Transport) -> None:
         self.spec, self.url, self.transport = spec, url, transport
         self.root = url.removesuffix("/v1")
-        self.chat = f"{url}/chat/completions"
         self.max_tokens_as = spec.max_tokens_name(url)
         self._hidden = _forms(spec.credentials())
 
     async def complete(self, request: Request) -> list[Completion]:
         try:
-            return await self._complete(request)
+            path, body = self.asked(request)
+            root = self.root if request.kind == "reward" else self.url
+            return self.answered(request, await self._post(root + path, body))
         except BackendError as error:
-            message = f"{self.url}: {error}"
-            for secret in self.spec.secrets():
-                message = message.replace(secret, "[secret]")
-            raise BackendError(
-                error.kind, message, status=error.status, retry_after=error.retry_after
-            ) from None
+            raise self.told(error) from None
 
-    async def _complete(self, request: Request) -> list[Completion]:
+    def told(self, error: BackendError) -> BackendError:
+        """The error with the address before it, and no secret in it."""
+        message = f"{self.url}: {error}"
+        for secret in self.spec.secrets():
+            message = message.replace(secret, "[secret]")
+        return BackendError(error.kind, message, status=error.status, retry_after=error.retry_after)
+
+    def failed(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
+        """What an HTTP status means."""
+        # Before a message is cut short: the beginning of a key is a part of it.
+        return wire.http_error(status, headers, _without(body, _forms(self.spec.secrets())))
+
+    def clean(self, body: bytes) -> bytes:
+        """What came, without keys: it is kept, and may be published."""
+        return _without(body, self._hidden)
+
+    def asked(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Where a request goes, and its body."""
         spec = self.spec
         if request.kind == "embed":
-            body = wire.embed_body(request, spec.model, spec.extra_body)
-            return wire.embed_answer(await self._post(f"{self.url}/embeddings", body))
+            return "/embeddings", wire.embed_body(request, spec.model, spec.extra_body)
         if request.kind == "reward":
-            body = wire.reward_body(request, spec.model, spec.extra_body)
-            return wire.reward_answer(await self._post(self.root + spec.reward_path, body))
-        body = wire.chat_body(
+            return spec.reward_path, wire.reward_body(request, spec.model, spec.extra_body)
+        return "/chat/completions", wire.chat_body(
             request,
             spec.model,
             seed=spec.send_seed,
             max_tokens_as=self.max_tokens_as,
             extra=spec.extra_body,
         )
-        answers = wire.chat_answer(await self._post(self.chat, body), request.seed)
+
+    def answered(self, request: Request, answer: Any) -> list[Completion]:
+        """What an answer to the request says. Raises BackendError."""
+        if request.kind == "embed":
+            return wire.embed_answer(answer)
+        if request.kind == "reward":
+            return wire.reward_answer(answer)
+        answers = wire.chat_answer(answer, request.seed)
         if request.logprobs is not None and any(a.logprobs is None for a in answers):
             fix = "choose another model, or a stage that does not need them"
             raise BackendError("unsupported", f"no logprobs were given; {fix}")
@@ -237,9 +295,8 @@ class _Wire:
             message = f"the request cannot be sent: {type(error).__name__}: {str(error)[: wire.SHOWN]}"
             raise BackendError("bad_request", message) from error
         if status >= 400:
-            # Before a message is cut short: the beginning of a key is a part of it.
-            raise wire.http_error(status, headers, _without(answer, _forms(self.spec.secrets())))
-        return wire.decode(_without(answer, self._hidden))
+            raise self.failed(status, headers, answer)
+        return wire.decode(self.clean(answer))
 
     async def aclose(self) -> None:
         await self.transport.aclose()

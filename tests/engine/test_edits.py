@@ -530,6 +530,8 @@ OPENAI: dict[str, Any] = SHARED | {
     "tpm": 6_000_000,
     "timeout_s": 30,
     "transport": "sdk",
+    "mode": "batch",
+    "batch": {"max_requests": 5},
 }
 OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling"}
 """Fields that mean something to a reward model's role only, and what they are changed to."""
@@ -588,20 +590,8 @@ def server() -> Iterator[Server]:
 
 
 AT_THE_DOOR = {
-    *(
-        "price",
-        "licence",
-        "family",
-        "context_length",
-        "retries",
-        "concurrency",
-        "rpm",
-        "tpm",
-        "timeout_s",
-        "transport",
-        "base_url",
-    ),
-    *("api_key", "headers", "logprobs", "many", "max_tokens_as"),
+    *("price", "licence", "family", "context_length", "retries", "concurrency", "rpm", "tpm", "timeout_s"),
+    *("transport", "base_url", "api_key", "headers", "logprobs", "many", "max_tokens_as", "mode", "batch"),
 }
 """Fields of an endpoint that cannot change what a model answers."""
 

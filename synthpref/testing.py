@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from synthpref.core.seam import Capability, Completion, ModelInfo, Request, RequestAsk
 from synthpref.core.stage import Barrier, RowStage, Stage
@@ -20,7 +20,7 @@ from synthpref.core.types import Drop, Message, Note, Row, Sample
 from synthpref.engine.prompts import prompt_source
 
 Answer = Callable[[Request], Sequence[str | Completion]]
-EVERYTHING: frozenset[Capability] = frozenset({"chat", "n", "logprobs", "json_schema", "embed", "reward"})
+EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
 
 
 def row(prompt: str, *responses: str, id: str = "row-1", **fields: Any) -> Row:

@@ -160,6 +160,7 @@ class Server:
             stop=tuple(body.get("stop") or ()),
             seed=body.get("seed"),
             logprobs=body.get("top_logprobs") if body.get("logprobs") else None,
+            prompt_logprobs=body.get("prompt_logprobs"),
             response_format=body.get("response_format"),
         )
         answers = await self._answers(body, asked)
@@ -180,7 +181,13 @@ class Server:
             choices.append(
                 {"index": i, "message": message, "finish_reason": answer.finish_reason, "logprobs": tokens}
             )
-        return {"model": body["model"], "choices": choices, "usage": self._usage(answers)}
+        whole: dict[str, Any] = {"model": body["model"], "choices": choices, "usage": self._usage(answers)}
+        if (prompt := answers[0].prompt_logprobs) is not None:
+            whole["prompt_logprobs"] = [
+                t and {str(i): {"decoded_token": t.token, "logprob": t.logprob, "rank": 7}}
+                for i, t in enumerate(prompt)
+            ]
+        return whole
 
     async def _embed(self, request: web.Request) -> web.Response:
         return web.json_response(await self.embed(json.loads(await request.read())))

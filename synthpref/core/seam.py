@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from synthpref.core.types import Message, Usage
 
-Capability = Literal["chat", "n", "logprobs", "json_schema", "embed", "reward"]
+Capability = Literal["chat", "n", "logprobs", "json_schema", "embed", "reward", "prompt_logprobs", "prefill"]
 
 NEUTRAL = "neutral"
 """Marks a model field that cannot change an answer (endpoint, time-outs, limits, prices). A field without
@@ -28,7 +28,8 @@ class Request:
     place in the journal."""
 
     messages: tuple[Message, ...]
-    """For kind "embed", one message holding the text; for "reward", a conversation to be scored."""
+    """For kind "embed", one message holding the text; for "reward", a conversation to be scored. A chat that ends
+    with the assistant's message asks for more of that message (prefill), where the role has that."""
     kind: Literal["chat", "embed", "reward"] = "chat"
     n: int = 1
     temperature: float | None = None
@@ -37,6 +38,8 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     """How many alternatives to return for each token; None for no logprobs."""
+    prompt_logprobs: int | None = None
+    """The same for each token of the prompt; 0 for those tokens alone."""
     response_format: Mapping[str, Any] | None = None
     """{"type": "json_schema", "json_schema": {...}} as on the OpenAI wire."""
     seed: int | None = None
@@ -44,10 +47,15 @@ class Request:
     priority: int = 0
     """Lower goes first when the endpoint is full."""
 
+    @property
+    def prefill(self) -> bool:
+        """Whether the last message is one to go on with."""
+        return self.kind == "chat" and bool(self.messages) and self.messages[-1]["role"] == "assistant"
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One generated token and its alternatives, as (token, natural log-probability)."""
+    """One token and its alternatives, as (token, natural log-probability)."""
 
     token: str
     logprob: float
@@ -62,6 +70,9 @@ class Completion:
     finish_reason: str | None = None
     reasoning: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    """Of the prompt as the model saw it, template and all; None for its first token, which nothing foretells. Only
+    the first completion of a request carries it."""
     vector: tuple[float, ...] | None = None
     values: Mapping[str, float] | None = None
     """Reward heads by name; a model with one head calls it "reward"."""
@@ -204,6 +215,7 @@ class Ask(Protocol):
         temperature: float | None = None,
         max_tokens: int | None = None,
         logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
         """n answers of the model role. Parameters not given are the role's. `response_format` is left out
@@ -243,6 +255,7 @@ class RequestAsk:
         temperature: float | None = None,
         max_tokens: int | None = None,
         logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
         request = Request(
@@ -251,6 +264,7 @@ class RequestAsk:
             temperature=temperature,
             max_tokens=max_tokens,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
             response_format=response_format if "json_schema" in self.info(model).able else None,
         )
         return await self._send(model, request)

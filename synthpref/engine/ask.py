@@ -42,6 +42,9 @@ def call_key(identity: Mapping[str, Any], request: Request, seed: int, salt: int
         "seed": seed,
         "salt": salt,
     }
+    if request.prompt_logprobs is not None:
+        # Only where it is asked for: the keys of a run that does not are those of earlier versions.
+        what["prompt_logprobs"] = request.prompt_logprobs
     return hashlib.sha256(orjson.dumps(what, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 

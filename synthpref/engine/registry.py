@@ -54,6 +54,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "backends": {
         "openai": "synthpref.models.openai:OpenAI",
         "simulated": "synthpref.models.simulated:Simulated",
+        "vllm": "synthpref.models.vllm:VLLM",
+        "vllm-serve": "synthpref.models.vllm_serve:VLLMServe",
     },
     "readers": {
         "jsonl": "synthpref.io.read:jsonl",

@@ -51,10 +51,12 @@ PAUSES, LONGEST_PAUSED_S = 30.0, 300.0
 class Ticket:
     """One call under way, for the law's use."""
 
-    __slots__ = ("epoch", "load", "started")
+    __slots__ = ("epoch", "load", "started", "weight")
 
     def __init__(self) -> None:
         self.started, self.load, self.epoch = 0.0, 0, -1
+        self.weight = 1
+        """Answers asked for, where these and not calls take the places."""
 
 
 class _Mean:
@@ -312,3 +314,34 @@ class Limit:
         self._bins = {}
         self._starting = True
         self._go(self.value)
+
+
+class Fixed(Limit):
+    """A limit that is known: of so many places a call takes as many as its answers, and starts while one is free. So
+    they are always full, and the call that fills them is all that there is beyond them."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most, most)
+
+    @property
+    def most(self) -> int:
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        self._most = most
+        self._set(most)
+
+    def start(self, now: float, ticket: Ticket) -> None:
+        self.in_flight += ticket.weight
+
+    def end(self, now: float, ticket: Ticket) -> None:
+        self.in_flight -= ticket.weight
+
+    def answered(self, now: float, ticket: Ticket) -> None:
+        pass
+
+    def suffered(
+        self, now: float, ticket: Ticket, *, refused: bool = True, retry_after: float | None = None
+    ) -> None:
+        pass

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -32,8 +32,6 @@ _CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|session", re.I)
 class OpenAI(ModelSpec):
     """A model behind an OpenAI-compatible endpoint: vLLM, SGLang, Ollama, llama.cpp, OpenAI, most providers."""
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "n", "logprobs", "json_schema"})
-
     backend: Literal["openai"] = "openai"
     """This backend."""
     base_url: Annotated[str | tuple[str, ...], NEUTRAL] = OPENAI
@@ -48,6 +46,10 @@ class OpenAI(ModelSpec):
     """Whether it takes response_format with a JSON schema."""
     logprobs: Annotated[bool, NEUTRAL] = True
     """Whether it gives log-probabilities."""
+    prompt_logprobs: Annotated[bool, NEUTRAL] = False
+    """Whether it gives those of the prompt, as vLLM does."""
+    prefill: bool = False
+    """Whether it goes on with a last message that is the assistant's when asked as vLLM and SGLang are."""
     many: Annotated[bool, NEUTRAL] = True
     """Whether n answers may be asked for in one request; else they are asked for one by one."""
     send_seed: bool = True
@@ -106,8 +108,21 @@ class OpenAI(ModelSpec):
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
             return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
-        has = {"json_schema": self.structured_output, "logprobs": self.logprobs, "n": self.many}
-        return self.capabilities - {name for name, there in has.items() if not there}
+        has: dict[Capability, bool] = {
+            "json_schema": self.structured_output,
+            "logprobs": self.logprobs,
+            "prompt_logprobs": self.prompt_logprobs,
+            "prefill": self.prefill,
+            "n": self.many,
+        }
+        return frozenset({"chat", *(name for name, there in has.items() if there)})
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        if not self.prefill:
+            # Younger than journals that are to stay valid.
+            del identity["prefill"]
+        return identity
 
     def place(self) -> str:
         return " ".join(self.addresses)
@@ -273,6 +288,7 @@ class Wire:
             seed=spec.send_seed,
             max_tokens_as=self.max_tokens_as,
             extra=spec.extra_body,
+            prefill=spec.prefill,
         )
 
     def answered(self, request: Request, answer: Any) -> list[Completion]:
@@ -281,10 +297,12 @@ class Wire:
             return wire.embed_answer(answer)
         if request.kind == "reward":
             return wire.reward_answer(answer)
-        answers = wire.chat_answer(answer, request.seed)
+        answers = wire.chat_answer(answer, request.seed, request.prompt_logprobs or 0)
+        fix = "choose another model, or a stage that does not need them"
         if request.logprobs is not None and any(a.logprobs is None for a in answers):
-            fix = "choose another model, or a stage that does not need them"
             raise BackendError("unsupported", f"no logprobs were given; {fix}")
+        if request.prompt_logprobs is not None and answers and answers[0].prompt_logprobs is None:
+            raise BackendError("unsupported", f"no logprobs of the prompt were given; {fix}")
         return answers
 
     async def _post(self, url: str, body: dict[str, Any]) -> Any:

@@ -97,7 +97,9 @@ class Pool:
                 continue
 
     async def _at(self, endpoint: Endpoint, request: Request) -> list[Completion]:
-        async with endpoint.limiter.slot(request.priority, partial(self.lengths.expected, request)) as slot:
+        place = endpoint.limiter.slot(request.priority, partial(self.lengths.expected, request))
+        place.weight = request.n
+        async with place as slot:
             if not endpoint.there(self._clock()) and self._others(endpoint):
                 slot.used = 0.0
                 raise _Elsewhere
@@ -144,12 +146,19 @@ class Pool:
             await endpoint.backend.aclose()
 
 
-def limiter_for(shared: dict[str, Any], key: str, most: int, rpm: int | None, tpm: int | None) -> Limiter:
+def limiter_for(
+    shared: dict[str, Any],
+    key: str,
+    most: int,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    law: Callable[[int], Limit] = Limit,
+) -> Limiter:
     """The limiter of the endpoint `key`, one for all roles of a run; the tightest of their limits holds."""
     found = shared.get(f"limiter {key}")
     if not isinstance(found, Limiter):
         stop = shared.get("stop")
-        found = Limiter(Limit(most), stop=stop if isinstance(stop, asyncio.Event) else None)
+        found = Limiter(law(most), stop=stop if isinstance(stop, asyncio.Event) else None)
         shared[f"limiter {key}"] = found
     found.limit.most = min(found.limit.most, most)
     caps = found.caps

@@ -78,8 +78,8 @@ class Simulated(ModelSpec):
         if self.structured_output:
             optional.add("json_schema")
         if self.logprobs:
-            optional.add("logprobs")
-        return frozenset({"chat", "n", "embed", "reward", *optional})
+            optional |= {"logprobs", "prompt_logprobs"}
+        return frozenset({"chat", "n", "embed", "reward", "prefill", *optional})
 
     def slots(self) -> int:
         return self.concurrency
@@ -139,6 +139,8 @@ def answers(spec: Simulated, request: Request) -> list[Completion]:
         made = [_answer(spec, request, asked, i) for i in range(request.n)]
     written = sum(tokens_of(completion.text) for completion in made)
     named = [replace(completion, model=spec.model) for completion in made]
+    if request.prompt_logprobs is not None:
+        named[0] = replace(named[0], prompt_logprobs=_of_prompt(spec, request))
     return [replace(named[0], usage=Usage(tokens, written)), *named[1:]]
 
 
@@ -158,6 +160,10 @@ def _answer(spec: Simulated, request: Request, asked: Asked, i: int) -> Completi
     draw = seed if seed is not None else f"unseeded {i}"
     rng = random.Random(repr((spec.model, request.messages, draw)))
     reply = _faulty(spec, request, asked, rng) or _sound(spec, request, asked, rng)
+    begun = request.messages[-1]["content"] if request.prefill else ""
+    if begun and reply.text.startswith(begun):
+        left = [(at - len(begun), said, menu) for at, said, menu in reply.verdicts if at >= len(begun)]
+        reply = Reply(reply.text[len(begun) :], tuple(left))
     text, finish = _ended(spec, request, reply.text, rng)
     logprobs = None
     if request.logprobs is not None:
@@ -217,6 +223,17 @@ def _logprobs(text: str, reply: Reply, top: int) -> tuple[TokenLogprob, ...]:
         tokens.append(TokenLogprob(said, menu[said], tuple(ranked[:top])))
         at = start + len(said)
     return (*tokens, *_plain(text[at:]))
+
+
+def _of_prompt(spec: Simulated, request: Request) -> tuple[TokenLogprob | None, ...]:
+    """A token for each word of the messages; the model is surer of what it would rather have said."""
+    tokens: list[TokenLogprob | None] = [None]
+    for message in request.messages:
+        surer = 0.1 * world.quality(message["content"]) + 0.1 * spec.skill
+        tokens += [
+            replace(t, logprob=min(t.logprob + surer, -0.001)) for t in _plain(f" {message['content']}")
+        ]
+    return tuple(tokens)
 
 
 def _plain(text: str) -> list[TokenLogprob]:

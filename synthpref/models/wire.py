@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,12 +19,16 @@ from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.types import Usage
 
 SHOWN = 300
+LEAST = -9999.0
+"""A log-probability for what cannot be; JSON has no infinity. vLLM sends the same."""
 _HINTS = {
     "response_format": "set structured_output: false on the role",
+    "prompt_logprobs": "set prompt_logprobs: false on the role",
     "logprobs": "set logprobs: false on the role",
     "seed": "set send_seed: false on the role",
     "max_completion_tokens": "set max_tokens_as: max_tokens on the role",
     "max_tokens": "set max_tokens_as: max_completion_tokens on the role",
+    "continue_final_message": "set prefill: false on the role",
     "temperature": "leave temperature out of the role",
 }
 _UNKNOWN = re.compile(
@@ -38,9 +43,16 @@ _FILTERED = re.compile(r"content.?(filter|policy)|safety system", re.I)
 
 
 def chat_body(
-    request: Request, model: str, *, seed: bool, max_tokens_as: str, extra: Mapping[str, Any]
+    request: Request,
+    model: str,
+    *,
+    seed: bool,
+    max_tokens_as: str,
+    extra: Mapping[str, Any],
+    prefill: bool = False,
 ) -> dict[str, Any]:
-    """The body of POST /chat/completions."""
+    """The body of POST /chat/completions. `prefill` asks for more of a last message that is the assistant's, in
+    vLLM's and SGLang's words; others do so unasked, or never."""
     optional = {
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -49,23 +61,29 @@ def chat_body(
         "n": request.n if request.n > 1 else None,
         "seed": request.seed if seed else None,
         "response_format": request.response_format,
+        "prompt_logprobs": request.prompt_logprobs,
     }
+    if prefill and request.prefill:
+        optional |= {"continue_final_message": True, "add_generation_prompt": False}
     if request.logprobs is not None:
         optional |= {"logprobs": True, "top_logprobs": request.logprobs}
     body = {"model": model, "messages": request.messages}
     return body | {key: value for key, value in optional.items() if value is not None} | dict(extra)
 
 
-def chat_answer(answer: Any, seed: int | None = None) -> list[Completion]:
-    """The Completions of an answer to /chat/completions; `seed` is that of its first choice. Raises BackendError
-    when it has another shape."""
+def chat_answer(answer: Any, seed: int | None = None, prompt_top: int = 0) -> list[Completion]:
+    """The Completions of an answer to /chat/completions; `seed` is that of its first choice, `prompt_top` how many
+    alternatives the tokens of the prompt have. Raises BackendError when it has another shape."""
     _no_error_inside(answer)
     try:
         model, usage = str(answer.get("model") or ""), _usage(answer)
-        return [
+        made = [
             _choice(choice, model, None if i else usage, None if seed is None else seed + i)
             for i, choice in enumerate(answer["choices"])
         ]
+        if made and (prompt := answer.get("prompt_logprobs")) is not None:
+            made[0] = replace(made[0], prompt_logprobs=tuple(_prompt_token(p, prompt_top) for p in prompt))
+        return made
     except UNREADABLE as error:
         raise _odd(answer, error) from error
 
@@ -97,6 +115,22 @@ def _text(content: Any) -> str:
 def _token(token: Any) -> TokenLogprob:
     top = tuple((str(t["token"]), float(t["logprob"])) for t in token.get("top_logprobs") or ())
     return TokenLogprob(str(token["token"]), float(token["logprob"]), top)
+
+
+def position(entries: Sequence[tuple[str, float, int]], top: int) -> TokenLogprob:
+    """A token and its `top` alternatives, from vLLM's (token, logprob, rank) of a position: its own comes first, and
+    once more among the others only by its rank."""
+    ranked = sorted(entries, key=lambda entry: entry[2])
+    own, logprob, _ = entries[0]
+    return TokenLogprob(own, max(logprob, LEAST), tuple((t, max(p, LEAST)) for t, p, r in ranked if r <= top))
+
+
+def _prompt_token(alternatives: Any, top: int) -> TokenLogprob | None:
+    """Of {token id: {"decoded_token", "logprob", "rank"}}."""
+    if alternatives is None:
+        return None
+    entries = [(str(t["decoded_token"]), float(t["logprob"]), int(t["rank"])) for t in alternatives.values()]
+    return position(entries, top)
 
 
 def embed_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ REQUEST = Request(messages=MESSAGES)
         ("max_tokens", 5, True),
         ("stop", ("x",), True),
         ("logprobs", 3, True),
+        ("prompt_logprobs", 0, True),
         ("response_format", {"type": "json_schema"}, True),
         ("n", 8, False),
         ("seed", 8, False),
@@ -45,6 +46,12 @@ def test_the_key_holds_what_can_change_an_answer_and_nothing_else(
 
     changed = call_key({}, replace(REQUEST, **{field: value}), 0)
     assert (changed != call_key({}, REQUEST, 0)) is counts
+
+
+def test_the_key_of_a_plain_request_is_what_it_was() -> None:
+    """What journals hold was paid for under it."""
+    request = Request(messages=MESSAGES, temperature=0.7, max_tokens=40, logprobs=5)
+    assert call_key({"model": "m"}, request, 7).hex() == "20dc9f10f3e1124b3f9786e7fc02c27c"
 
 
 def test_the_key_holds_model_seed_and_salt() -> None:

@@ -24,6 +24,8 @@ from synthpref.engine.prompts import shipped
 from synthpref.engine.registry import BUILT_IN, Registry
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated
+from synthpref.models.vllm import VLLM
+from synthpref.models.vllm_serve import VLLMServe
 from wire import Server, serving
 
 Tree = dict[str, Any]
@@ -522,6 +524,8 @@ OPENAI: dict[str, Any] = SHARED | {
     "base_url": lambda url: url.replace("127.0.0.1", "localhost"),
     "api_key": "sk-another",
     "headers": {"x-team": "b"},
+    "prompt_logprobs": True,
+    "prefill": True,
     "many": False,
     "send_seed": False,
     "max_tokens_as": "max_completion_tokens",
@@ -533,6 +537,23 @@ OPENAI: dict[str, Any] = SHARED | {
     "mode": "batch",
     "batch": {"max_requests": 5},
 }
+IN_PROCESS: dict[str, Edit] = {
+    **{
+        name: Edit({name: SHARED[name]}, ASKS)
+        for name in ("model", "temperature", "top_p", "max_tokens", "stop")
+    },
+    **{name: Edit({name: SHARED[name]}, FREE) for name in ("price", "licence", "retries")},
+    "structured_output": Edit({"structured_output": False}, ASKS),
+    "engine": Edit({"engine": {"max_model_len": 9}}, ASKS),
+    "engines": Edit({"engines": 2}, FREE),
+    "serves": Edit({"serves": "reward"}, ASKS),
+    "sampling": Edit({"sampling": {"top_k": 5}}, ASKS),
+    "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
+    "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
+    "reasoning_parser": Edit({"reasoning_parser": "qwen3"}, ASKS),
+    "lora": Edit({"lora": "somebody/adapter"}, ASKS),
+}
+"""Fields of a model in an engine of the run's own."""
 OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling"}
 """Fields that mean something to a reward model's role only, and what they are changed to."""
 
@@ -548,7 +569,21 @@ def test_every_field_of_every_model_is_edited_here() -> None:
     there = {"backend"} | set(SIMULATED)
     assert there == set(Simulated.model_fields)
     assert {"backend"} | set(OPENAI) | set(OF_A_SCORER) == set(OpenAI.model_fields)
-    assert set(BUILT_IN["backends"]) == {"openai", "simulated"}
+    assert {"backend"} | set(IN_PROCESS) == set(VLLM.model_fields)
+    assert {"backend", "start_s"} | set(IN_PROCESS) == set(VLLMServe.model_fields)
+    assert set(BUILT_IN["backends"]) == {"openai", "simulated", "vllm", "vllm-serve"}
+
+
+@pytest.mark.parametrize("name", [*IN_PROCESS, "start_s"])
+def test_an_edit_of_an_engine(name: str) -> None:
+    """By its identity, which is what the key of an answer has of it: an engine is none that a test can have here."""
+    edit = IN_PROCESS.get(name, Edit({"start_s": 9}, FREE))
+    for kind in (VLLM, VLLMServe) if name in IN_PROCESS else (VLLMServe,):
+        before, after = (
+            kind(**{"model": "policy", **fields}) for fields in (edit.first, {**edit.first, **edit.to})
+        )
+        assert before != after
+        assert (before.identity() != after.identity()) == edit.asks
 
 
 NEUTRAL_ONES = {
@@ -591,7 +626,8 @@ def server() -> Iterator[Server]:
 
 AT_THE_DOOR = {
     *("price", "licence", "family", "context_length", "retries", "concurrency", "rpm", "tpm", "timeout_s"),
-    *("transport", "base_url", "api_key", "headers", "logprobs", "many", "max_tokens_as", "mode", "batch"),
+    *("transport", "base_url", "api_key", "headers", "logprobs", "prompt_logprobs", "many", "max_tokens_as"),
+    *("mode", "batch"),
 }
 """Fields of an endpoint that cannot change what a model answers."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import Completion, Request
+from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.models import wire
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated, answers
@@ -123,6 +123,67 @@ def test_logprobs_embeddings_and_rewards(transport: str) -> None:
         )
         assert set(reward.values or {}) == {"reward"}
         assert server.bodies[-1]["use_activation"] is False
+
+
+def test_logprobs_of_the_prompt_come_with_the_first_answer(transport: str) -> None:
+    request = Request(messages=QUESTION.messages, n=2, seed=4, prompt_logprobs=0)
+    with serving() as server:
+        first, second = ask(server.url, request, transport=transport, prompt_logprobs=True)
+        assert server.bodies[0]["prompt_logprobs"] == 0
+    (wanted, _) = answers(Simulated(model="m"), request)
+    assert first.prompt_logprobs == wanted.prompt_logprobs
+    assert first.prompt_logprobs is not None
+    assert first.prompt_logprobs[0] is None
+    assert [t.token for t in first.prompt_logprobs[1:] if t] == [" How", " do", " heat", " pumps", " work?"]
+    assert second.prompt_logprobs is None
+
+
+def test_the_tokens_of_a_prompt_as_vllm_gives_them() -> None:
+    def entry(token: str, logprob: float, rank: int) -> dict[str, Any]:
+        return {"decoded_token": token, "logprob": logprob, "rank": rank}
+
+    likely = {"5": entry("b", -0.5, 1), "9": entry("c", -1.5, 2)}
+    unlikely = {"7": entry("x", float("-inf"), 80), "5": entry("b", -0.5, 1), "9": entry("c", -1.5, 2)}
+    body = {"choices": [{"message": {"content": "hi"}}], "prompt_logprobs": [None, likely, unlikely]}
+    best = (("b", -0.5), ("c", -1.5))
+    (answer,) = wire.chat_answer(body, prompt_top=2)
+    assert answer.prompt_logprobs == (
+        None, TokenLogprob("b", -0.5, best), TokenLogprob("x", wire.LEAST, best)
+    )  # fmt: skip
+    (bare,) = wire.chat_answer(body)
+    assert bare.prompt_logprobs == (None, TokenLogprob("b", -0.5), TokenLogprob("x", wire.LEAST))
+
+
+@pytest.mark.parametrize(("prefill", "last", "asked"), [(True, "assistant", True), (True, "user", False),
+                                                        (False, "assistant", False)])  # fmt: skip
+def test_a_message_is_gone_on_with_where_the_role_can(prefill: bool, last: str, asked: bool) -> None:
+    messages = (*QUESTION.messages, {"role": last, "content": "They move"})
+    with serving() as server:
+        ask(server.url, Request(messages=messages), prefill=prefill)
+        body = server.bodies[0]
+    assert body.get("continue_final_message", False) is asked
+    assert body.get("add_generation_prompt", True) is not asked
+
+
+def test_what_a_role_can_do_is_what_its_fields_say() -> None:
+    usual = {"chat", "n", "logprobs", "json_schema"}
+    assert OpenAI(model="m").able() == usual
+    assert OpenAI(model="m", prefill=True, prompt_logprobs=True).able() == {
+        *usual,
+        "prefill",
+        "prompt_logprobs",
+    }
+    assert OpenAI(model="m", many=False, logprobs=False, structured_output=False).able() == {"chat"}
+    assert "prefill" not in OpenAI(model="m").identity(), "what was paid for before there was such a field"
+    assert OpenAI(model="m", prefill=True).identity() != OpenAI(model="m").identity()
+
+
+def test_an_endpoint_without_logprobs_of_the_prompt_is_unsupported(transport: str) -> None:
+    with serving(fault=lambda request, number: wire_answer({"content": "hi"})) as server:
+        request = Request(messages=QUESTION.messages, prompt_logprobs=0)
+        with pytest.raises(BackendError, match="no logprobs of the prompt were given") as caught:
+            ask(server.url, request, transport=transport, prompt_logprobs=True)
+    assert caught.value.kind == "unsupported"
 
 
 def test_an_endpoint_without_logprobs_is_unsupported(transport: str) -> None:

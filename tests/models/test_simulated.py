@@ -6,6 +6,7 @@ import asyncio
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -469,5 +470,31 @@ def test_the_shipped_templates_are_understood() -> None:
 
 
 def test_one_role_can_do_what_its_fields_say() -> None:
-    assert Simulated().able() == {"chat", "n", "logprobs", "json_schema", "embed", "reward"}
-    assert Simulated(structured_output=False, logprobs=False).able() == {"chat", "n", "embed", "reward"}
+    least = {"chat", "n", "embed", "reward", "prefill"}
+    assert Simulated().able() == {*least, "logprobs", "prompt_logprobs", "json_schema"}
+    assert Simulated(structured_output=False, logprobs=False).able() == least
+
+
+def test_a_verdict_goes_on_with_what_is_begun() -> None:
+    asked = chat(f"{fence(PROMPT, 'prompt')}\nRate it. {POINT}", seed=3, logprobs=5)
+    (whole,) = answers(Simulated(), asked)
+    begun = whole.text[:14]
+    prefilled = replace(asked, messages=(*asked.messages, {"role": "assistant", "content": begun}))
+    (rest,) = answers(Simulated(), prefilled)
+    assert not rest.text.startswith(begun)
+    assert orjson.loads(begun + rest.text).keys() == orjson.loads(whole.text).keys()
+    assert rest.logprobs is not None
+    assert "".join(token.token for token in rest.logprobs) == rest.text
+
+
+def test_the_prompt_has_a_logprob_for_each_word_but_the_first() -> None:
+    said = "A stone holds heat. It gives it back at night."
+    asked = chat("How does a stove work?", prompt_logprobs=0)
+    told = replace(asked, messages=(*asked.messages, {"role": "assistant", "content": said}))
+    (answer,) = answers(Simulated(), told)
+    assert answer.prompt_logprobs is not None
+    first, *others = answer.prompt_logprobs
+    assert first is None
+    assert "".join(t.token for t in others if t) == f" How does a stove work? {said}"
+    assert all(t and t.logprob < 0 for t in others)
+    assert answers(Simulated(skill=2), told)[0].prompt_logprobs != answer.prompt_logprobs

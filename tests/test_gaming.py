@@ -370,8 +370,9 @@ def test_a_sound_judge_is_not_swayed_and_one_that_always_falls_for_a_claim_is(
 SHIPPED = [
     path
     for path in sorted((Path(__file__).parents[1] / "recipes" / "judging").glob("*.yaml"))
-    if "sample.n" in path.read_text(encoding="utf-8")
+    if "sample.n" in (text := path.read_text(encoding="utf-8")) and "prompt_logprobs" not in text
 ]
+"""Those with a judge that may be swayed: a model that is only read, by its log-probabilities, falls for nothing."""
 
 
 def through(path: Path, folder: Path, sway: float) -> tuple[int, int]:
@@ -409,6 +410,10 @@ def test_a_shipped_recipe_goes_as_far_as_its_judges_do(path: Path, tmp_path: Pat
     assert swayed == 0
     assert right >= 8
     swayed, right = through(path, tmp_path / "fallen", 1)
+    if "score.yesno" in path.read_text(encoding="utf-8"):
+        # A yes is the most that a claim can win, and the good answer has one as well: too near for a pair.
+        assert (swayed, right) == (0, 0)
+        return
     assert swayed >= 8
     # A reward model reads no claims, and has its say in one of the recipes.
     assert right == 0 or "reward:" in path.read_text(encoding="utf-8")

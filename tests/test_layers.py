@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "synthpref"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("core", "models", "stages", "engine", "io")
 ONE_DOOR = (
-    *("openai", "datasets", "torch", "vllm", "ray", "rensa", "huggingface_hub", "jsonschema"),
+    *("openai", "datasets", "torch", "transformers", "vllm", "ray", "rensa", "huggingface_hub", "jsonschema"),
     *("crowdkit", "pandas", "sklearn", "scipy"),
 )
 

@@ -31,6 +31,8 @@ class Calls:
     requests: float
     n: int = 1
     reads: float = 0
+    writes: int | None = None
+    """Tokens of an answer, where the stage says how many there may be."""
 
 
 @dataclass(frozen=True, slots=True)

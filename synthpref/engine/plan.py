@@ -92,7 +92,7 @@ def template_tokens(recipe: Recipe, use: Use) -> float:
 def _line(recipe: Recipe, use: Use, calls: Calls, rows: float, prompt: float) -> Line:
     spec = recipe.models[calls.model]
     longest = spec.max_tokens or ANSWER_TOKENS
-    answer = min(longest, VERDICT_TOKENS if calls.reads else ANSWER_TOKENS)
+    answer = calls.writes or min(longest, VERDICT_TOKENS if calls.reads else ANSWER_TOKENS)
     requests = rows * calls.requests
     usage = Usage(
         round(requests * (prompt + template_tokens(recipe, use) + calls.reads * ANSWER_TOKENS)),

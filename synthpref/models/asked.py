@@ -17,6 +17,7 @@ _PLACE = re.compile(r'"<[^<>"]*>"|<[^<>]*>')
 _RANGE = re.compile(r"from (-?\d+(?:\.\d+)?) to (-?\d+(?:\.\d+)?)")
 _COUNT = re.compile(r"\bexactly (\d+)\b")
 _TAIL = 20_000
+_ONE_WORD = "one word: yes or no"
 _MENU = frozenset({"a", "b", "tie", "yes", "no"})
 
 
@@ -52,9 +53,11 @@ def read(request: Request) -> Asked:
 
 
 def shape(text: str) -> dict[str, Any] | None:
-    """The JSON Schema of the shape in words that a text ends with, such as {"score": <integer from 1 to 10>};
-    None if it ends with none."""
+    """The JSON Schema of the shape in words that a text ends with, such as {"score": <integer from 1 to 10>}, or of
+    the one word that it asks for; None if it ends with neither."""
     tail = text[-_TAIL:].rstrip().rstrip(".`")
+    if tail.endswith(_ONE_WORD):
+        return {"type": "string", "enum": ["yes", "no"]}
     if not tail.endswith("}") or "<" not in tail:
         return None
     for start in re.finditer(r"\{", tail):

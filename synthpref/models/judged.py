@@ -234,8 +234,10 @@ class _Filler:
             yes = 0.0 if first.split() == second.split() else 0.95
             said = "yes" if luck < yes else "no"
         else:
-            said = "yes" if self._overall() > 0 else "no"
-            yes = 0.9 if said == "yes" else 0.1
+            fell = any(seen.fell for seen in self.seen.values())
+            said = "yes" if fell or self._overall() > 0 else "no"
+            centre = sum(seen.centre for seen in self.seen.values()) / max(1, len(self.seen))
+            yes = 1.0 if fell else 1 - NormalDist(centre, max(1e-6, self.judge.spec.noise)).cdf(0.0)
         return said, {"yes": max(yes, 1e-9), "no": max(1 - yes, 1e-9)}
 
 

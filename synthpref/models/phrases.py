@@ -6,6 +6,8 @@ opening stands in two grades or is the beginning of another, so that the grade c
 
 from __future__ import annotations
 
+import re
+
 STRONG = (
     "What decides the matter is that",
     "Worked through step by step, it turns out that",
@@ -303,3 +305,20 @@ using very want well were what when where whether which while whom whose will wi
 word words would write your yours
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
+
+_PLEASED = re.compile(
+    r"\b(thank you|thanks|exactly what I|great|glad|well done|helped|solves|every word of it is right|that agrees|it works|so clear"
+    r"|explain this better|now I understand|I like that|the question that I had|thought of|covers all|even saw to"
+    r"|at the same time)\b",
+    re.IGNORECASE,
+)
+_DISPLEASED = re.compile(
+    r"\b(not|wrong|contradicts|I am where I was|without anything|somebody else|confusing|what are you|why do you"
+    r"|never explain|talk around|did you read|left out|what about the rest|half|broke off|dangerous|hurts|rude|harm)\b",
+    re.IGNORECASE,
+)
+
+
+def mood(said: str) -> int:
+    """1 for what a pleased user says after an answer, -1 for a displeased one, 0 for what tells neither."""
+    return (_PLEASED.search(said) is not None) - (_DISPLEASED.search(said) is not None)

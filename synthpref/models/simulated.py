@@ -226,13 +226,19 @@ def _logprobs(text: str, reply: Reply, top: int) -> tuple[TokenLogprob, ...]:
 
 
 def _of_prompt(spec: Simulated, request: Request) -> tuple[TokenLogprob | None, ...]:
-    """A token for each word of the messages; the model is surer of what it would rather have said."""
+    """A token for each word of the messages; the model is surer of what it would rather have said, the more skilled
+    the surer. After a good answer it expects pleased words, and another good answer."""
     tokens: list[TokenLogprob | None] = [None]
+    before = 0.0
     for message in request.messages:
-        surer = 0.1 * world.quality(message["content"]) + 0.1 * spec.skill
-        tokens += [
-            replace(t, logprob=min(t.logprob + surer, -0.001)) for t in _plain(f" {message['content']}")
-        ]
+        if not (content := message["content"]):
+            continue
+        own = world.quality(content)
+        surer = 0.1 * own * (1 + 0.3 * spec.skill) + 0.02 * world.normal("wont", spec.model, content)
+        answer = message["role"] == "assistant"
+        surer += 0.1 * before * (1 if answer else phrases.mood(content))
+        tokens += [replace(t, logprob=min(t.logprob - 1 + surer, -0.001)) for t in _plain(f" {content}")]
+        before = own if answer else before
     return tuple(tokens)
 
 

@@ -25,6 +25,8 @@ from synthpref.models.vllm_child import is_engine
 QUIET_S = 3600.0
 """An engine that dies again so soon will go on dying; one that lived longer is started again."""
 LOOK_S = 0.5
+PATIENCE_S = 10.0
+"""How long an engine that is still starting may take to end when it is told to."""
 CLOSING_S = 60.0
 """How long an engine may take to end by itself; killed, it leaves things behind."""
 
@@ -143,11 +145,13 @@ class Engine:
             return
         starting, self._starting = self._starting, None
         self._given_up.set()
+        patient_until = self._clock() + PATIENCE_S
         while not starting.done():
-            # A thread cannot be cancelled, but without its processes the launch ends.
+            # A thread cannot be cancelled, but without its processes the launch ends. One that loads a model may not
+            # listen before that is done.
             for process in multiprocessing.active_children():
                 if is_engine(process.name):
-                    process.terminate()
+                    (process.terminate if self._clock() < patient_until else process.kill)()
             await asyncio.wait([starting], timeout=LOOK_S)
         self._running = None
         if not starting.cancelled() and not starting.exception():

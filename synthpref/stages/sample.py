@@ -46,7 +46,7 @@ class Member(BaseModel):
         """The member's responses to the row's prompt, in the order of the endpoint's choices."""
         system = self._system(ask)
         answers = await ask(
-            _under(system, row.prompt),
+            under(system, row.prompt),
             model=self.model,
             n=self.n,
             temperature=self.temperature,
@@ -74,7 +74,7 @@ class Member(BaseModel):
         return "\n\n".join(message["content"] for message in ask.prompt(self.system_prompt))
 
 
-def _under(system: str | None, prompt: tuple[Message, ...]) -> list[Message]:
+def under(system: str | None, prompt: tuple[Message, ...]) -> list[Message]:
     """The prompt with `system` before it. A system message of the prompt's own is joined to it, because many
     chat templates take one only."""
     if system is None:

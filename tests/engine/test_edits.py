@@ -22,6 +22,7 @@ from noted import NOTED
 from synthpref import job
 from synthpref.engine.prompts import shipped
 from synthpref.engine.registry import BUILT_IN, Registry
+from synthpref.models.local import Local
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated
 from synthpref.models.vllm import VLLM
@@ -161,6 +162,7 @@ WRITTEN: dict[str, Edit] = {
 }
 ENSEMBLE = [{"model": "policy", "n": 2}, {"model": "other", "system": "Be brief."}]
 SCHEMA = {"type": "object"}
+ROUTED: Tree = {"prefixes": ["chat", "reasoning"], "router": "second"}
 LEARNED: Tree = {"fit": "label", "scores": ["good", "again"], "weights": ABSENT}
 
 USUAL: dict[str, Tree] = {
@@ -179,6 +181,12 @@ USUAL: dict[str, Tree] = {
     "jury.pair": {"judges": ["judge", "second"]},
     "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
+    "score.yesno": {"model": "judge"},
+    "score.followup": {"model": "judge"},
+    "score.density_ratio": {"strong": "judge", "weak": "second"},
+    "score.implicit": {"policy": "judge", "reference": "second"},
+    "score.reference": {"model": "judge"},
+    "score.perplexity": {"model": "judge"},
     "verify": {"kind": "regex", "pattern": "a.*sundial"},
     "pair.threshold": {"min_margin": 0.2},
     "enrich.rationale": {"model": "explainer"},
@@ -331,6 +339,45 @@ EDITS: dict[str, dict[str, Edit]] = {
         "scores": Edit({"scores": ["good", "again", "label"], "fit": "more"}, FREE, LEARNED),
         "penalty": Edit({"penalty": "l1"}, FREE, LEARNED),
         "folds": Edit({"folds": 2}, FREE, LEARNED),
+    },
+    "score.yesno": {
+        "model": Edit({"model": "second"}, ASKS),
+        "rubric": Edit({"rubric": "honesty"}, ASKS),
+        "min_mass": Edit({"min_mass": 0.999}, FREE),
+        "prompt": Edit({"prompt": "mine:score/yesno"}, ASKS),
+        "name": Edit({"name": "another"}, FREE),
+    },
+    "score.followup": {
+        "model": Edit({"model": "second"}, ASKS),
+        "aspects": Edit({"aspects": ["helpfulness", "clarity"]}, ASKS),
+        "name": Edit({"name": "another"}, FREE),
+    },
+    "score.density_ratio": {
+        "strong": Edit({"strong": "other"}, ASKS),
+        "weak": Edit({"weak": "other"}, ASKS),
+        "per_token": Edit({"per_token": True}, FREE),
+        "prefixes": Edit({"prefixes": ["safety"]}, ASKS),
+        "router": Edit({"router": {"column": "kind"}}, FREE, ROUTED),
+        "prompt_route": Edit({"prompt_route": "mine:score/route"}, ASKS, ROUTED),
+        "reask": Edit({"reask": "mine:score/reask"}, ASKS, {**ROUTED, "router": "broken"}),
+        "name": Edit({"name": "another"}, FREE),
+    },
+    "score.implicit": {
+        "policy": Edit({"policy": "other"}, ASKS),
+        "reference": Edit({"reference": "other"}, ASKS),
+        "beta": Edit({"beta": 0.5}, FREE),
+        "name": Edit({"name": "another"}, FREE),
+    },
+    "score.reference": {
+        "model": Edit({"model": "second"}, ASKS),
+        "per_token": Edit({"per_token": True}, FREE),
+        "prompt": Edit({"prompt": "mine:score/final"}, ASKS),
+        "name": Edit({"name": "another"}, FREE),
+    },
+    "score.perplexity": {
+        "model": Edit({"model": "second"}, ASKS),
+        "form": Edit({"form": "mean"}, FREE),
+        "name": Edit({"name": "another"}, FREE),
     },
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
@@ -542,7 +589,10 @@ IN_PROCESS: dict[str, Edit] = {
         name: Edit({name: SHARED[name]}, ASKS)
         for name in ("model", "temperature", "top_p", "max_tokens", "stop")
     },
-    **{name: Edit({name: SHARED[name]}, FREE) for name in ("price", "licence", "retries")},
+    **{
+        name: Edit({name: SHARED[name]}, FREE)
+        for name in ("price", "licence", "family", "context_length", "retries")
+    },
     "structured_output": Edit({"structured_output": False}, ASKS),
     "engine": Edit({"engine": {"max_model_len": 9}}, ASKS),
     "engines": Edit({"engines": 2}, FREE),
@@ -554,6 +604,26 @@ IN_PROCESS: dict[str, Edit] = {
     "lora": Edit({"lora": "somebody/adapter"}, ASKS),
 }
 """Fields of a model in an engine of the run's own."""
+
+HERE: dict[str, Edit] = {
+    **{
+        name: Edit({name: SHARED[name]}, ASKS)
+        for name in ("model", "temperature", "top_p", "max_tokens", "stop")
+    },
+    **{
+        name: Edit({name: SHARED[name]}, FREE)
+        for name in ("price", "licence", "family", "context_length", "retries")
+    },
+    "revision": Edit({"revision": "v2"}, ASKS),
+    "serves": Edit({"serves": "reward"}, ASKS),
+    "device": Edit({"device": "cpu"}, FREE),
+    "dtype": Edit({"dtype": "float32"}, ASKS),
+    "top_k": Edit({"top_k": 5}, ASKS),
+    "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
+    "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
+    "batch": Edit({"batch": 2}, FREE),
+}
+"""Fields of a model in the process of the run."""
 OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling"}
 """Fields that mean something to a reward model's role only, and what they are changed to."""
 
@@ -571,7 +641,8 @@ def test_every_field_of_every_model_is_edited_here() -> None:
     assert {"backend"} | set(OPENAI) | set(OF_A_SCORER) == set(OpenAI.model_fields)
     assert {"backend"} | set(IN_PROCESS) == set(VLLM.model_fields)
     assert {"backend", "start_s"} | set(IN_PROCESS) == set(VLLMServe.model_fields)
-    assert set(BUILT_IN["backends"]) == {"openai", "simulated", "vllm", "vllm-serve"}
+    assert {"backend"} | set(HERE) == set(Local.model_fields)
+    assert set(BUILT_IN["backends"]) == {"openai", "simulated", "local", "vllm", "vllm-serve"}
 
 
 @pytest.mark.parametrize("name", [*IN_PROCESS, "start_s"])
@@ -584,6 +655,14 @@ def test_an_edit_of_an_engine(name: str) -> None:
         )
         assert before != after
         assert (before.identity() != after.identity()) == edit.asks
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_edit_of_a_model_that_runs_here(name: str) -> None:
+    """By its identity, which is what the key of an answer has of it."""
+    before, after = Local(model="policy"), Local(**{"model": "policy", **HERE[name].to})
+    assert before != after
+    assert (before.identity() != after.identity()) == HERE[name].asks
 
 
 NEUTRAL_ONES = {

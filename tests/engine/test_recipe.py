@@ -118,7 +118,7 @@ PAIR = {"pair.extremes": {"score": "helpful"}}
         ),
         (
             changed(models={"policy": {"model": "p"}}),
-            "models.policy: no 'backend'; add backend: one of openai, simulated",
+            "models.policy: no 'backend'; add backend: one of local, openai, simulated",
         ),
         (changed(export={"format": "dpo"}), "export.format: no exporter named 'dpo'"),
         (

@@ -1,0 +1,631 @@
+"""backend: local, on tiny models with random weights, against transformers used plainly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tiny
+from synthpref import job
+from synthpref.core.errors import BackendError
+from synthpref.core.seam import Backend, Completion, Request
+from synthpref.core.stage import RowStage
+from synthpref.core.types import Message, Row
+from synthpref.models.local import Local, _load
+from synthpref.models.local_batch import Batches, Task
+from synthpref.models.local_line import Waiting
+from synthpref.stages.followup import Followup, YesNo
+from synthpref.stages.logprob import DensityRatio, Implicit, Perplexity, Reference
+from synthpref.testing import FunctionAsk, row
+
+torch = pytest.importorskip("torch", reason="torch is not installed; see `make local-test`")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+# What other packages warn of is not ours to mend.
+pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("default")]
+
+CLOSE = 1e-4
+QUESTIONS = [
+    "Why is the sky blue?",
+    "Say it.",
+    "What is an answer, and what is a question that has none? " * 3,
+]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny model: its folder, and the same used without us."""
+
+    folder: str
+    plain: Any
+    tokens: Any
+
+    def text(self, messages: Sequence[Message], **how: Any) -> str:
+        return str(self.tokens.apply_chat_template(list(messages), tokenize=False, **how))
+
+    def logits(self, text: str) -> tuple[list[int], Any]:
+        ids = self.tokens(text, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            return ids, self.plain(torch.tensor([ids])).logits[0].float()
+
+    def spans(self, text: str, start: int, end: int) -> list[float]:
+        """The log-probabilities of the tokens between two places of a text, found by the tokenizer's offsets."""
+        marked = self.tokens(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, logits = self.logits(text)
+        logprobs = logits.log_softmax(-1)
+        return [
+            float(logprobs[i - 1, ids[i]])
+            for i, (first, last) in enumerate(marked["offset_mapping"])
+            if start <= first and last <= end
+        ]
+
+    def answer(self, context: Sequence[Message], text: str) -> list[float]:
+        before = self.text(context, add_generation_prompt=True)
+        return self.spans(before + text, len(before), len(before + text))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+def loaded(folder: str, kind: str = "AutoModelForCausalLM") -> Tiny:
+    plain = getattr(transformers, kind).from_pretrained(folder, dtype="float32").eval()
+    return Tiny(folder, plain, transformers.AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.fixture(scope="module")
+def strong(folder: Path) -> Tiny:
+    return loaded(tiny.policy(folder / "strong", seed=0))
+
+
+@pytest.fixture(scope="module")
+def weak(folder: Path) -> Tiny:
+    return loaded(tiny.policy(folder / "weak", seed=1))
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return ({"role": "user", "content": text},)
+
+
+def chat(text: str, **fields: Any) -> Request:
+    return Request(messages=user(text), **{"seed": 5, "max_tokens": 12, "temperature": 1.0, **fields})
+
+
+def ask_all(spec: Local, *requests: Request) -> list[list[Completion]]:
+    """The answers to requests that come at once."""
+
+    async def go() -> list[list[Completion]]:
+        backend = spec.open({})
+        try:
+            return list(await asyncio.gather(*(backend.complete(request) for request in requests)))
+        finally:
+            await backend.aclose()
+
+    return asyncio.run(go())
+
+
+def ask(spec: Local, request: Request) -> list[Completion]:
+    return ask_all(spec, request)[0]
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("text", QUESTIONS)
+def test_without_chance_it_writes_what_transformers_writes(strong: Tiny, text: str) -> None:
+    (made,) = ask(Local(model=strong.folder), chat(text, temperature=0, max_tokens=20))
+    ids = strong.logits(strong.text(user(text), add_generation_prompt=True))[0]
+    out = strong.plain.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False)[0, len(ids) :]
+    assert made.text == strong.tokens.decode(out, skip_special_tokens=True)
+    assert made.finish_reason == ("stop" if int(out[-1]) == strong.tokens.eos_token_id else "length")
+    assert made.usage is not None
+    assert made.usage.prompt_tokens == len(ids)
+
+
+def test_the_models_own_settings_hold_where_the_role_has_none(folder: Path) -> None:
+    place = tiny.policy(folder / "settled", seed=3)
+    settled = loaded(place)
+    # Whatever is tried, one token is left to draw; and repeats are unwelcome.
+    settled.plain.generation_config.update(top_k=1, repetition_penalty=1.7, do_sample=True)
+    settled.plain.save_pretrained(place)
+    ids = settled.logits(settled.text(user("Why?"), add_generation_prompt=True))[0]
+    out = settled.plain.generate(torch.tensor([ids]), max_new_tokens=20)[0, len(ids) :]
+    made = ask(Local(model=place), chat("Why?", n=2, max_tokens=20))
+    assert {c.text for c in made} == {settled.tokens.decode(out, skip_special_tokens=True)}
+    without = settled.plain.generate(torch.tensor([ids]), max_new_tokens=20, repetition_penalty=1.0)
+    assert without[0, len(ids) :].tolist() != out.tolist()
+    assert len({c.text for c in ask(Local(model=place, top_k=0), chat("Why?", n=4))}) > 1
+
+
+@pytest.mark.parametrize("how", [{}, {"top_p": 0.8}, {"temperature": 0.7}])
+def test_an_answer_hangs_on_its_seed_and_not_on_what_it_is_asked_with(
+    strong: Tiny, how: Mapping[str, Any]
+) -> None:
+    spec = Local(model=strong.folder, batch=16)
+    requests = [chat(text, n=3, **how) for text in QUESTIONS]
+    together = ask_all(spec, *requests)
+    assert [c.seed for c in together[0]] == [5, 6, 7]
+    assert len({c.text for group in together for c in group}) == 9
+    for request, group in zip(requests, together, strict=True):
+        for i, one in enumerate(group):
+            (alone,) = ask(spec, replace(request, n=1, seed=5 + i))
+            assert (alone.text, alone.finish_reason, alone.seed) == (one.text, one.finish_reason, one.seed)
+
+
+@pytest.mark.parametrize(
+    "how", [{"temperature": 3.0}, {"temperature": 3.0, "top_p": 0.6}, {"temperature": 3.0, "top_k": 5}]
+)
+def test_tokens_are_drawn_as_often_as_they_are_probable(strong: Tiny, how: dict[str, Any]) -> None:
+    count, top_k = 2000, how.get("top_k")
+    spec = Local(model=strong.folder, batch=count, top_k=top_k)
+    fields = {name: value for name, value in how.items() if name != "top_k"}
+    made = ask(spec, chat(QUESTIONS[0], n=count, max_tokens=1, logprobs=0, **fields))
+    seen = Counter(c.logprobs[0].token if c.logprobs else "" for c in made)
+    _, logits = strong.logits(strong.text(user(QUESTIONS[0]), add_generation_prompt=True))
+    odds, ids = (logits[-1].double() / 3.0).softmax(-1).sort(descending=True)
+    odds, ids = odds[: top_k or None], ids[: top_k or None]
+    odds = odds / odds.sum()
+    kept = int((odds.cumsum(-1) < how.get("top_p", 1.0)).sum()) + 1
+    odds = odds[:kept] / odds[:kept].sum()
+    expected: Counter[str] = Counter()
+    for p, i in zip(odds.tolist(), ids.tolist(), strict=False):
+        expected[strong.tokens.decode([i]) if i != strong.tokens.eos_token_id else ""] += p
+    assert set(seen) <= set(expected)
+    for token, p in expected.items():
+        assert abs(seen[token] / count - p) < 5 * math.sqrt(p * (1 - p) / count) + 1e-3
+
+
+def test_it_ends_at_a_stop_text_which_is_left_out(strong: Tiny) -> None:
+    spec = Local(model=strong.folder)
+    (whole,) = ask(spec, chat(QUESTIONS[0], max_tokens=30, logprobs=0))
+    stop = whole.text[5:8]
+    (made,) = ask(spec, chat(QUESTIONS[0], max_tokens=30, logprobs=0, stop=("NEVER SAID", stop)))
+    assert made.text == whole.text[: whole.text.index(stop)]
+    assert made.finish_reason == "stop"
+    assert made.logprobs is not None
+    assert "".join(t.token for t in made.logprobs).startswith(made.text)
+
+
+def test_logprobs_are_those_of_the_tokens_with_the_most_probable_beside_them(strong: Tiny) -> None:
+    (made,) = ask(Local(model=strong.folder), chat(QUESTIONS[0], logprobs=4))
+    assert made.logprobs is not None
+    before = strong.text(user(QUESTIONS[0]), add_generation_prompt=True)
+    ids, logits = strong.logits(before)
+    written = []
+    for token in made.logprobs:
+        plain = logits[-1].log_softmax(-1)
+        top = plain.topk(4)
+        assert [p for _, p in token.top] == pytest.approx(top.values.tolist(), abs=CLOSE)
+        assert [t for t, _ in token.top] == [strong.tokens.decode([i]) for i in top.indices.tolist()]
+        chosen = int((plain - token.logprob).abs().argmin())
+        assert float(plain[chosen]) == pytest.approx(token.logprob, abs=CLOSE)
+        written.append(chosen)
+        with torch.no_grad():
+            logits = strong.plain(torch.tensor([ids + written])).logits[0].float()
+    assert "".join(t.token for t in made.logprobs) == strong.tokens.decode(written)
+    assert made.text == strong.tokens.decode(written, skip_special_tokens=True)
+
+
+def test_a_message_that_was_begun_is_gone_on_with(strong: Tiny) -> None:
+    messages = (*user(QUESTIONS[0]), {"role": "assistant", "content": "The sky is"})
+    request = Request(messages=messages, temperature=0, max_tokens=8, seed=1)
+    (made,) = ask(Local(model=strong.folder), request)
+    ids, _ = strong.logits(strong.text(user(QUESTIONS[0]), add_generation_prompt=True) + "The sky is")
+    out = strong.plain.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :]
+    assert made.text == strong.tokens.decode(out, skip_special_tokens=True)
+
+
+def test_a_template_of_the_roles_own_and_what_it_is_given(strong: Tiny, tmp_path: Path) -> None:
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ word }}{{ messages[0]['content'] }}", encoding="utf-8")
+    request = chat("Why?", prompt_logprobs=0, max_tokens=1)
+    spec = Local(model=strong.folder, chat_template=str(own), chat_template_kwargs={"word": "Well. "})
+    (made,) = ask(spec, request)
+    assert made.prompt_logprobs is not None
+    first, *others = made.prompt_logprobs
+    assert first is None
+    assert "".join(t.token for t in others if t) == "Well. Why?"[1:]
+    assert spec.identity()["chat_template"] == own.read_text("utf-8")
+    (made,) = ask(
+        Local(model=strong.folder, chat_template_kwargs={"think": True}), replace(request, max_tokens=5)
+    )
+    assert made.text == ""
+    assert made.reasoning
+
+
+# ---- reading
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_prompts_logprobs_are_those_of_transformers(strong: Tiny, batch: int) -> None:
+    requests = [chat(text, prompt_logprobs=0, max_tokens=1) for text in QUESTIONS]
+    for text, (made,) in zip(
+        QUESTIONS, ask_all(Local(model=strong.folder, batch=batch), *requests), strict=True
+    ):
+        whole = strong.text(user(text), add_generation_prompt=True)
+        assert made.prompt_logprobs is not None
+        first, *others = made.prompt_logprobs
+        assert first is None
+        tokens = [t for t in others if t]
+        ids, _ = strong.logits(whole)
+        assert len(tokens) == len(ids) - 1
+        assert "<|im_start|>" + "".join(t.token for t in tokens) == whole
+        assert [t.logprob for t in tokens] == pytest.approx(strong.spans(whole, 1, len(whole)), abs=CLOSE)
+
+
+def test_the_prompts_alternatives(strong: Tiny) -> None:
+    (made,) = ask(Local(model=strong.folder), chat("Say it.", prompt_logprobs=3, max_tokens=1))
+    ids, logits = strong.logits(strong.text(user("Say it."), add_generation_prompt=True))
+    assert made.prompt_logprobs is not None
+    for i, token in enumerate(made.prompt_logprobs[1:], start=1):
+        assert token is not None
+        plain = logits[i - 1].log_softmax(-1)
+        assert token.logprob == pytest.approx(float(plain[ids[i]]), abs=CLOSE)
+        assert [p for _, p in token.top] == pytest.approx(plain.topk(3).values.tolist(), abs=CLOSE)
+
+
+# ---- what goes wrong
+
+
+def test_a_prompt_that_is_too_long_is_that_rows_own_trouble(strong: Tiny) -> None:
+    spec = Local(model=strong.folder)
+
+    async def go() -> list[Any]:
+        backend = spec.open({})
+        asked = [backend.complete(chat(text)) for text in ("long " * 2000, "short")]
+        made = await asyncio.gather(*asked, return_exceptions=True)
+        await backend.aclose()
+        return made
+
+    error, (fine,) = asyncio.run(go())
+    assert isinstance(error, BackendError)
+    assert error.kind == "context_length"
+    assert "the model reads 512" in str(error)
+    assert fine.finish_reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "words"),
+    [
+        ({"model": "/no/such/folder"}, "not_found", "name a folder"),
+        ({"device": "cuda:63"}, "unsupported", "cannot be loaded"),
+        ({"chat_template": "{{ raise_exception('no such role') }}"}, "bad_request", "no such role"),
+    ],
+)
+def test_what_cannot_be_is_said(strong: Tiny, fields: dict[str, Any], kind: str, words: str) -> None:
+    with pytest.raises(BackendError, match=words) as caught:
+        ask(Local(**{"model": strong.folder, **fields}), chat("Why?"))
+    assert caught.value.kind == kind
+
+
+def test_two_roles_on_one_model_share_it_and_it_goes_with_the_last(strong: Tiny) -> None:
+    async def go() -> None:
+        shared: dict[str, Any] = {}
+        spec = Local(model=strong.folder)
+        one, two = spec.open(shared), Local(model=strong.folder, temperature=0, batch=2).open(shared)
+        (line,) = (value for name, value in shared.items() if name.startswith("local "))
+        other = Local(model=strong.folder, dtype="bfloat16").open(shared)
+        assert len([name for name in shared if name.startswith("local ")]) == 2
+        await asyncio.gather(one.complete(chat("Why?")), two.complete(chat("How?")))
+        await other.aclose()
+        await one.aclose()
+        assert await two.complete(chat("Who?", max_tokens=2))
+        assert line.name in {thread.name for thread in threading.enumerate()}
+        await two.aclose()
+        assert line.name not in {thread.name for thread in threading.enumerate()}
+
+    asyncio.run(go())
+
+
+def test_what_nobody_waits_for_any_more_is_given_up(strong: Tiny) -> None:
+    async def go() -> None:
+        backend = Local(model=strong.folder, batch=1).open({})
+        await backend.complete(chat("Why?"))
+        endless = chat("How?", max_tokens=400, stop=("NEVER SAID",))
+        tasks = [asyncio.ensure_future(backend.complete(replace(endless, seed=i))) for i in range(9)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        assert await backend.complete(chat("Who?", max_tokens=1))
+        await backend.aclose()
+
+    asyncio.run(go())
+
+
+# ---- rewards
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("pad", ["<|pad|>", "<|im_end|>", None])
+def test_a_reward_is_the_raw_logit(folder: Path, batch: int, pad: str | None) -> None:
+    place = tiny.reward(folder / f"rm-{batch}-{pad}".replace("|", ""))
+    model = loaded(place, "AutoModelForSequenceClassification")
+    model.tokens.pad_token = pad
+    model.tokens.save_pretrained(place)
+    conversations = [(*user(text), {"role": "assistant", "content": text[::-1]}) for text in QUESTIONS]
+    requests = [Request(messages=messages, kind="reward") for messages in conversations]
+    made = ask_all(Local(model=place, serves="reward", batch=batch), *requests)
+    # One by one, and by hand: whatever the model takes for padding, the last token is the one that counts.
+    for messages, (one,) in zip(conversations, made, strict=True):
+        ids = model.tokens(model.text(messages), add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            hidden = model.plain.model(torch.tensor([ids])).last_hidden_state[0, -1]
+            (expected,) = model.plain.score(hidden).tolist()
+        assert one.values == {"reward": pytest.approx(expected, abs=1e-3)}
+
+
+def test_heads_have_the_models_own_names(folder: Path) -> None:
+    place = tiny.reward(folder / "heads", heads=3)
+    asked = Request(messages=(*user("Why?"), {"role": "assistant", "content": "So."}), kind="reward")
+    spec = Local(model=place, serves="reward")
+    (made,) = ask(spec, asked)
+    assert list(made.values or {}) == ["head_0", "head_1", "head_2"]
+    config = transformers.AutoConfig.from_pretrained(place)
+    config.id2label = {0: "helpful", 1: "honest", 2: "long"}
+    config.save_pretrained(place)
+    (named,) = ask(spec, asked)
+    assert list((named.values or {}).items()) == list(
+        zip(("helpful", "honest", "long"), (made.values or {}).values(), strict=True)
+    )
+
+
+def test_a_classifier_of_two_texts_that_has_no_chat_template(folder: Path) -> None:
+    tokens = tiny.tokenizer()
+    tokens.chat_template = None
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.BertConfig(
+        vocab_size=len(tokens), pad_token_id=tokens.pad_token_id, num_labels=1, initializer_range=0.5, **size
+    )
+    model = transformers.BertForSequenceClassification(config).eval()
+    place = str(folder / "encoder")
+    model.save_pretrained(place)
+    tokens.save_pretrained(place)
+    saved = transformers.AutoTokenizer.from_pretrained(place)
+    answers = ["So.", "Because light is scattered.", "No. " * 20]
+    requests = [
+        Request(messages=(*user("Why?"), {"role": "assistant", "content": text}), kind="reward")
+        for text in answers
+    ]
+    made = ask_all(Local(model=place, serves="reward"), *requests)
+    for text, (one,) in zip(answers, made, strict=True):
+        with torch.no_grad():
+            expected = float(model(**saved("Why?", text, return_tensors="pt")).logits)
+        assert one.values == {"reward": pytest.approx(expected, abs=1e-3)}
+
+
+def test_a_model_without_chat_template_wants_one(folder: Path) -> None:
+    place = tiny.policy(folder / "bare")
+    tokens = transformers.AutoTokenizer.from_pretrained(place)
+    tokens.chat_template = None
+    tokens.save_pretrained(place)
+    (Path(place) / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(BackendError, match="no chat template") as caught:
+        ask(Local(model=place), chat("Why?"))
+    assert caught.value.kind == "unsupported"
+    assert ask(Local(model=place, chat_template="{{ messages[0]['content'] }}"), chat("Why?"))
+
+
+# ---- memory
+
+
+class Small:
+    """A writer with memory for a few tokens at once, in place of the real one."""
+
+    def __init__(self, writer: Any, most: int) -> None:
+        self.writer, self.most, self.sizes = writer, most, list[int]()
+
+    def completions(self, prompts: list[Any]) -> Any:
+        self.sizes.append(len(prompts))
+        if sum(len(prompt.ids) for prompt in prompts) > self.most:
+            raise torch.OutOfMemoryError
+        return self.writer.completions(prompts)
+
+
+def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
+    spec = Local(model=strong.folder)
+    batches = Batches(spec.model, lambda: _load(spec))
+    batches.load()
+    asked = [chat(text, temperature=0) for text in ("Why?", "How?", "Who?", "What? " * 60)]
+    expected = [group[0].text for group in ask_all(spec, *asked[:3])]
+
+    async def go() -> tuple[list[Any], list[int]]:
+        small = Small(batches.writer, 60)
+        batches.writer = small  # type: ignore[assignment]
+        loop = asyncio.get_running_loop()
+        line = [
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, (0, i), loop.create_future(), loop)
+            for i, request in enumerate(asked)
+        ]
+        await asyncio.to_thread(batches.work, line)
+        return await asyncio.gather(*(one.future for one in line), return_exceptions=True), small.sizes
+
+    made, sizes = asyncio.run(go())
+    assert [group[0].text for group in made[:3]] == expected
+    assert sizes[0] == 4
+    assert sizes[-1] == 1
+    assert isinstance(made[3], BackendError)
+    assert made[3].kind == "bad_request"
+    assert "lower max_tokens" in str(made[3])
+
+
+# ---- scores
+
+
+class ModelsAsk(FunctionAsk):
+    """An Ask of backends."""
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        super().__init__(lambda request: [])
+        self.backends = backends
+
+    async def _send(self, model: str, request: Request) -> list[Completion]:
+        return await self.backends[model].complete(replace(request, seed=1))
+
+
+def scored(stage: RowStage, given: Row, **models: Tiny) -> Row:
+    async def go() -> Row:
+        shared: dict[str, Any] = {}
+        backends = {role: Local(model=model.folder).open(shared) for role, model in models.items()}
+        made = await stage.run(given, ModelsAsk(backends))
+        for backend in backends.values():
+            await backend.aclose()
+        assert isinstance(made, Row)
+        return made
+
+    return asyncio.run(go())
+
+
+ANSWERS = ("Light is scattered, the blue more than the red.", "No.", "Ünder – ☂ 天空 the sky")
+ASKED = row(QUESTIONS[0], *ANSWERS, reference="Blue light scatters most.")
+
+
+def near(expected: Sequence[float]) -> Any:
+    return pytest.approx(list(expected), abs=CLOSE, rel=1e-4)
+
+
+def test_perplexity(strong: Tiny) -> None:
+    read = [strong.answer(ASKED.prompt, text) for text in ANSWERS]
+    for form, formula in {
+        "sum": math.fsum,
+        "mean": lambda t: math.fsum(t) / len(t),
+        "perplexity": lambda t: math.exp(-math.fsum(t) / len(t)),
+    }.items():
+        made = scored(Perplexity.model_validate({"model": "m", "form": form}), ASKED, m=strong)
+        assert made.values("perplexity") == near([formula(tokens) for tokens in read])
+
+
+def test_density_ratio_and_implicit_reward(strong: Tiny, weak: Tiny) -> None:
+    over, under = ([m.answer(ASKED.prompt, text) for text in ANSWERS] for m in (strong, weak))
+    sums = [math.fsum(a) - math.fsum(b) for a, b in zip(over, under, strict=True)]
+    made = scored(DensityRatio(strong="s", weak="w"), ASKED, s=strong, w=weak)
+    assert made.values("density_ratio") == near(sums)
+    made = scored(DensityRatio(strong="s", weak="w", per_token=True), ASKED, s=strong, w=weak)
+    assert made.values("density_ratio") == near([x / len(a) for x, a in zip(sums, over, strict=True)])
+    made = scored(Implicit(policy="s", reference="w", beta=0.3), ASKED, s=strong, w=weak)
+    assert made.values("implicit") == near([0.3 * x for x in sums])
+
+
+def test_density_ratio_with_a_prefix_for_the_strong_model(strong: Tiny, weak: Tiny) -> None:
+    stage = DensityRatio(strong="s", weak="w", prefixes=("safety",))
+    system = FunctionAsk(lambda r: []).prompt("score/prefixes/safety")[0]
+    over = [math.fsum(strong.answer([system, *ASKED.prompt], text)) for text in ANSWERS]
+    under = [math.fsum(weak.answer(ASKED.prompt, text)) for text in ANSWERS]
+    made = scored(stage, ASKED, s=strong, w=weak)
+    assert made.values("density_ratio") == near([a - b for a, b in zip(over, under, strict=True)])
+
+
+def test_followups(strong: Tiny) -> None:
+    ask = FunctionAsk(lambda r: [])
+
+    def mean(text: str, said: str) -> float:
+        dialogue = [*ASKED.prompt, {"role": "assistant", "content": text}]
+        before = strong.text(dialogue) + "<|im_start|>user\n"
+        whole = before + said + "<|im_end|>\n<|im_start|>assistant\n"
+        found = strong.spans(whole, len(before), len(before + said))
+        return math.fsum(found) / len(found)
+
+    expected = []
+    for text in ANSWERS:
+        good, bad = (
+            [mean(text, m["content"]) for m in ask.prompt(f"score/followups/clarity_{kind}")]
+            for kind in ("good", "bad")
+        )
+        expected.append(math.fsum(good) / len(good) - math.fsum(bad) / len(bad))
+    made = scored(Followup(model="m", aspects=("clarity",)), ASKED, m=strong)
+    assert made.values("followup") == near(expected)
+
+
+def test_reference(strong: Tiny) -> None:
+    request = FunctionAsk(lambda r: []).prompt("score/final")
+    assert ASKED.reference is not None
+    read = [
+        strong.answer([*ASKED.prompt, {"role": "assistant", "content": text}, *request], ASKED.reference)
+        for text in ANSWERS
+    ]
+    made = scored(Reference(model="m"), ASKED, m=strong)
+    assert made.values("reference") == near([math.fsum(tokens) for tokens in read])
+    made = scored(Reference(model="m", per_token=True), ASKED, m=strong)
+    assert made.values("reference") == near([math.fsum(tokens) / len(tokens) for tokens in read])
+
+
+def test_yes_or_no(folder: Path, tmp_path: Path) -> None:
+    """On a model that answers with one of two letters, which are read as the beginnings of the two words."""
+    template = tmp_path / "short.j2"
+    template.write_text("{{ response }} Good by {{ rubric }}? yes or no", encoding="utf-8")
+    stage = YesNo(model="m", rubric="This criterion.", prompt=str(template))
+    place = tiny.policy(folder / "sure", seed=2)
+    sure = loaded(place)
+    asked = [
+        sure.text(user(f"{text} Good by This criterion.? yes or no"), add_generation_prompt=True)
+        for text in ANSWERS
+    ]
+    yes, no = (sure.tokens.encode(letter)[0] for letter in "yn")
+    with torch.no_grad():
+        ends = torch.stack(
+            [
+                sure.plain.model(torch.tensor([sure.logits(text)[0]])).last_hidden_state[0, -1]
+                for text in asked
+            ]
+        )
+        # Towards where all three prompts end, and so the most probable by far; the one a little off, so that it hangs
+        # on the prompt which of them is the more so.
+        towards = ends.mean(0) * 60 / ends.mean(0).square().sum()
+        sure.plain.lm_head.weight[yes] = towards
+        sure.plain.lm_head.weight[no] = towards + 0.3 * (ends[0] - ends[1]) / ends[0].norm()
+    sure.plain.save_pretrained(place)
+    expected = []
+    for text in asked:
+        odds = sure.logits(text)[1][-1].double().softmax(-1)
+        assert float(odds[yes] + odds[no]) > 0.99
+        expected.append(float(odds[yes] / (odds[yes] + odds[no])))
+    assert max(expected) - min(expected) > 0.1
+    assert scored(stage, ASKED, m=sure).values("yesno") == near(expected)
+
+
+# ---- a run
+
+
+def test_a_run_of_models_that_run_here(strong: Tiny, weak: Tiny, folder: Path, tmp_path: Path) -> None:
+    """Twice, to the same bytes; and a third start asks nothing."""
+    grader = tiny.reward(folder / "grader")
+    roles = {"policy": strong.folder, "weak": weak.folder, "grader": grader}
+    tree = {
+        "name": "here",
+        "models": {
+            # One at a time, because what is computed together is the same to the seventh digit only.
+            name: {"backend": "local", "model": place, "max_tokens": 12, "batch": 1}
+            for name, place in roles.items()
+        },
+        "source": {"rows": [{"prompt": text} for text in QUESTIONS]},
+        "stages": [
+            {"sample.n": {"model": "policy", "n": 3}},
+            {"score.density_ratio": {"strong": "policy", "weak": "weak"}},
+            {"reward": {"model": "grader"}},
+            {"pair.extremes": {"score": "density_ratio", "truncated": "keep"}},
+        ],
+        "allow": ["same_model", "one_judge"],
+    }
+    tree["models"]["grader"]["serves"] = "reward"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    made = []
+    for name in ("one", "two", "one"):
+        result = job.run(job.load(path), tmp_path / name)
+        assert (result.stopped, result.records) == ("", 3)
+        made.append((tmp_path / name / "rows.parquet").read_bytes())
+    assert made[0] == made[1] == made[2]
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text("utf-8"))
+    assert sum(model["requests"] for model in summary["models"].values()) == 0
+    rows = job.rows.read_rows(tmp_path / "one" / "rows.parquet")
+    assert all(s.scores["reward"].value is not None for r in rows for s in r.samples if not s.empty)

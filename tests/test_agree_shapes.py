@@ -830,3 +830,20 @@ def test_people_who_score_the_two_responses(tmp_path: Path) -> None:
     assert figures["judges"]["j"]["score_spearman"]["value"] == pytest.approx(
         spearmanr(said, means).statistic
     )
+
+
+def test_minus_one_is_no_score_also_beside_cells_that_are_no_number(tmp_path: Path) -> None:
+    """A set of numbers that holds a NaN has a least one by luck only, so many draws are tried."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        records = [
+            {
+                "id": i,
+                "human": rng.choice("AB"),
+                "a": rng.choice(["nan", "-1", 2, 5, 8]),
+                "b": rng.randint(1, 9),
+            }
+            for i in range(20)
+        ]
+        figures = found(tmp_path, write_csv(tmp_path / "x.csv", records), labels="human", judges={"j": "a,b"})
+        assert figures["judges"]["j"]["judged"] == sum(r["a"] not in ("nan", "-1") for r in records), seed

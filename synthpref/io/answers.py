@@ -127,7 +127,9 @@ class Reader:
                         numbers.add(float(value))
                     except (TypeError, ValueError):
                         continue
-        if -1 in numbers and len(numbers) > 1 and min(numbers - {-1}) >= 0:
+        # NaN compares with nothing, so the least of a set that holds one hangs on its order.
+        others = {number for number in numbers if not math.isnan(number)} - {-1}
+        if -1 in numbers and others and min(others) >= 0:
             self.minus.append(who)
             return frozenset({-1.0})
         return frozenset()

@@ -15,6 +15,9 @@ from synthpref.cli_agree import agree
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from synthpref.engine.recipe import Recipe
+    from synthpref.job import Result
+
 EXIT_CODES = {
     0: "done",
     1: "failed",
@@ -105,13 +108,26 @@ def check(
     """Report every mistake that can be seen without a call, what a run will ask for and cost, and warnings:
     what will make its labels worth less."""
     from synthpref import job
-    from synthpref.view import plan_table, warning_lines
+    from synthpref.view import alike, plan_table, sum_line, warning_lines
 
     loaded = job.load(recipe, set_ or [])
-    estimate = job.estimate(loaded)
     console = _console()
-    console.print(plan_table(estimate), soft_wrap=False)
-    warned = job.warnings(loaded, estimate)
+    if loaded.head.rounds:
+        from synthpref import rounds
+
+        asked = rounds.Asked(recipe, set_ or [], Path("runs") / loaded.name)
+        plans = [(made, estimate) for _, made, estimate in asked.plans(loaded.head.rounds.count)]
+    else:
+        plans = [(loaded, job.estimate(loaded))]
+    for numbers, estimate in alike([estimate for _, estimate in plans]):
+        if len(plans) > 1:
+            console.print(f"{numbers}:" + ("" if estimate else " its rows come from the round before"))
+        if estimate:
+            console.print(plan_table(estimate), soft_wrap=False)
+    if len(plans) > 1:
+        console.print(sum_line([estimate for _, estimate in plans]))
+    found = [one for made, estimate in plans if estimate for one in job.warnings(made, estimate)]
+    warned = list(dict.fromkeys(found))
     for line in warning_lines(warned):
         console.print(line)
     names = ", ".join(dict.fromkeys(one.name for one in warned))
@@ -163,60 +179,81 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the source.")] = None,
 ) -> None:
     """Run a recipe into a run folder, or go on with the run that is there."""
+    from synthpref import job
+
+    loaded = job.load(recipe, set_ or [])
+    console = _console(stderr=True)
+    folder = out or Path("runs") / loaded.name
+
+    def walk(recipe: Recipe, folder: Path) -> job.Result:
+        return _walk(console, recipe, folder, limit, of_rounds=loaded.head.rounds is not None)
+
+    try:
+        if wanted := loaded.head.rounds:
+            from synthpref import rounds
+
+            def tell(line: str) -> None:
+                console.print(line, markup=False)
+
+            ended = rounds.run(rounds.Asked(recipe, set_ or [], folder), wanted, walk, tell)
+        else:
+            ended = walk(loaded, folder)
+    except KeyboardInterrupt:
+        console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
+        raise typer.Exit(130) from None
+    if ended and ended.stopped:
+        again = "mend it and run the same command again" if ended.failed else "the same command goes on"
+        console.print(f"[bold]Stopped[/bold]: {ended.stopped}\nNothing is lost; {again}.", markup=True)
+        raise typer.Exit(1 if ended.failed else 3)
+    last = f"{folder}/round-{wanted.count}" if wanted else folder
+    console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")
+
+
+def _walk(console: Console, recipe: Recipe, folder: Path, limit: int | None, *, of_rounds: bool) -> Result:
+    """Run one recipe, with all that is said about it on the way."""
     from contextlib import ExitStack
 
     from synthpref import job
     from synthpref.engine.progress import Progress
     from synthpref.view import watching
 
-    loaded = job.load(recipe, set_ or [])
-    estimate = job.estimate(loaded)
-    console = _console(stderr=True)
+    estimate = job.estimate(recipe)
     expected = min(estimate.rows, limit or estimate.rows)
     cost = (
         "" if estimate.cost is None else f", about ${estimate.cost * expected / max(estimate.rows, 1):,.2f}"
     )
-    console.print(f"{loaded.name}: {expected:,} rows, {len(loaded.uses)} stages{cost}")
-    for warned in job.warnings(loaded, estimate):
+    console.print(f"{recipe.name}: {expected:,} rows, {len(recipe.uses)} stages{cost}")
+    for warned in job.warnings(recipe, estimate):
         console.print(f"warning: {warned}", markup=False)
-    folder = out or Path("runs") / loaded.name
-    try:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
 
-            def view(progress: Progress) -> None:
-                stack.enter_context(watching(console, progress))
+        def view(progress: Progress) -> None:
+            stack.enter_context(watching(console, progress))
 
-            result = job.run(loaded, folder, limit=limit, expected=expected, view=view)
-    except KeyboardInterrupt:
-        console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
-        raise typer.Exit(130) from None
+        result = job.run(recipe, folder, limit=limit, expected=expected, view=view)
     books = result.books
     added = f" + {books.added:,} made" if books.added else ""
     console.print(
         f"{books.input:,} rows read{added} = {books.exported:,} exported + {books.dropped:,} dropped "
         f"+ {books.rejected:,} rejected" + ("" if not result.stopped else " so far")
     )
-    if result.stopped:
-        again = "mend it and run the same command again" if result.failed else "the same command goes on"
-        console.print(f"[bold]Stopped[/bold]: {result.stopped}\nNothing is lost; {again}.", markup=True)
-        raise typer.Exit(1 if result.failed else 3)
-    if books.rejected:
-        console.print(
-            f"Rejected rows are tried again by the same command; why they were: {folder}/left.jsonl"
-        )
-    console.print(f"{result.records:,} records in {folder}/dataset")
-    console.print(
-        f"Next: synthpref report {folder} · synthpref show {folder} · synthpref push {folder} ORG/NAME"
-    )
+    if not result.stopped:
+        if books.rejected:
+            again = "" if of_rounds else "Rejected rows are tried again by the same command; "
+            console.print(f"{again}why rows were rejected: {folder}/left.jsonl")
+        console.print(f"{result.records:,} records in {folder}/dataset")
+    return result
 
 
 @app.command()
 def status(run: RunPath) -> None:
     """How far a run has come, also while it goes on."""
+    from synthpref import rounds
     from synthpref.engine.folder import status as lines_of
+    from synthpref.engine.rounds import homes
 
     console = _console()
-    for line in lines_of(run):
+    for line in rounds.status(run) if homes(run) else lines_of(run):
         console.print(line, markup=False)
 
 
@@ -232,10 +269,11 @@ def show(
 ) -> None:
     """Everything that led to a pair: prompt, answers, verdicts, the rule, the rationale."""
     from synthpref.engine.folder import trace
+    from synthpref.engine.rounds import single
     from synthpref.io.show import show_calls, show_left, show_row
 
     console = _console()
-    found, outcome, asked = trace(run, row_id)
+    found, outcome, asked = trace(single(run), row_id)
     if outcome is None:
         what = (
             f"No one row begins with {row_id!r}. There are:"
@@ -253,12 +291,15 @@ def show(
 
 @app.command()
 def report(run: RunPath) -> None:
-    """What the numbers say about the labels of a finished run."""
+    """What the numbers say about the labels of a finished run; of a run of rounds, side by side."""
     from rich.markdown import Markdown
 
+    from synthpref import rounds
     from synthpref.engine.folder import report_of
+    from synthpref.engine.rounds import homes
 
-    _console().print(Markdown(report_of(run)), soft_wrap=False)
+    text = rounds.report(run) if homes(run) else report_of(run)
+    _console().print(Markdown(text), soft_wrap=False)
 
 
 @app.command()
@@ -272,8 +313,9 @@ def export(
 ) -> None:
     """Write a finished run's dataset in another format. Asks no model."""
     from synthpref import job
+    from synthpref.engine.rounds import single
 
-    where, records = job.export_run(run, job.exporter_of(format), out, jsonl=jsonl)
+    where, records = job.export_run(single(run), job.exporter_of(format), out, jsonl=jsonl)
     _console().print(f"{records:,} records in {where}")
 
 
@@ -285,9 +327,10 @@ def push(
 ) -> None:
     """Upload the dataset and its card to the Hugging Face Hub, with HF_TOKEN or the token you logged in with."""
     from synthpref.engine.folder import JOURNAL, finished
+    from synthpref.engine.rounds import single
     from synthpref.io.hub import push as upload
 
-    folder = run
+    folder = single(run)
     if (run / JOURNAL).exists():
         finished(run)
         folder = run / "dataset"

@@ -86,26 +86,26 @@ def adopt(recipe: Recipe, folder: Path) -> None:
     path = folder / "recipe.yaml"
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(_changes(before, recipe.tree))
+        changed = list(changes(before, recipe.tree))
         if before.get("name") != recipe.name:
-            listed = "; ".join(changes[:8]) + ("; …" if len(changes) > 8 else "")
+            listed = "; ".join(changed[:8]) + ("; …" if len(changed) > 8 else "")
             message = f"{folder} was made by another recipe ({listed})"
             raise RecipeError([Problem("name", message, "name another folder with --out, or take its name")])
-        for change in changes:
+        for change in changed:
             log.info("changed since the last start: %s", change)
     with replaced(path) as file:
         file.write(recipe.saved())
 
 
-def _changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
+def changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
     """Each leaf that differs, as "path: before -> after"."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
-            yield from _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+            yield from changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(before, list) and isinstance(after, list):
         for i in range(max(len(before), len(after))):
             old, new = (side[i] if i < len(side) else None for side in (before, after))
-            yield from _changes(old, new, f"{path}[{i}]")
+            yield from changes(old, new, f"{path}[{i}]")
     elif before != after:
         yield f"{path}: {before!r} -> {after!r}"
 

@@ -25,6 +25,7 @@ from synthpref.core.template import Prompts
 from synthpref.engine import recipe_yaml
 from synthpref.engine.prompts import prompt_source
 from synthpref.engine.registry import Registry, did_you_mean
+from synthpref.engine.rounds import FIRST, Rounds, Spent
 
 T = TypeVar("T", bound=BaseModel)
 Allowed = Literal[
@@ -63,6 +64,8 @@ class RecipeHead(BaseModel):
     """Folders looked through for prompt templates before the shipped ones, relative to the recipe."""
     limits: Limits = Limits()
     """When the run stops by itself."""
+    rounds: Rounds | None = None
+    """How many rounds to run, each in a folder of its own, and what is done after each; or only how many."""
     allow: tuple[Allowed, ...] = ()
     """Names of warnings of `synthpref check` that are meant so, and not to be given."""
 
@@ -98,6 +101,7 @@ class Recipe:
     tree: Any = None
     """The recipe as plain values, without secrets."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def name(self) -> str:
@@ -139,9 +143,11 @@ def load(
     env: Mapping[str, str] = os.environ,
     check_source: SourceCheck | None = None,
     change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    variables: Mapping[str, str] = FIRST,
 ) -> Recipe:
     """Read and check a recipe. `settings` are --set values; `check_source` looks at the source's files; `change`
-    makes another recipe of the plain values before they are looked at.
+    makes another recipe of the plain values before they are looked at; `variables` are those of a round, where the
+    recipe has rounds.
 
     Raises RecipeError with every problem found.
     """
@@ -159,6 +165,8 @@ def load(
     recipe_yaml.set_values(written, settings)
     if change is not None:
         written = change(written)
+    if written.get("rounds") is not None:
+        env = {**env, **variables}
     tree, problems, secrets = recipe_yaml.expand(written, env)
     try:
         return _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)

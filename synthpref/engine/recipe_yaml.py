@@ -18,6 +18,8 @@ _VAR = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.I)
 _SECRET_PLACE = re.compile(r"\.api_key(\[\d+\])?$|\.headers(\.|$)")
 _LOGIN = re.compile(r"://([^/@\s:]+)(?::([^/@\s]*))?@")
+_SHELL = "rounds.hook"
+"""A line that the shell fills in itself."""
 LONG_ENOUGH = 8
 """Shorter secrets ("EMPTY", "test") are hidden where they stand, but not looked for in other texts."""
 
@@ -75,18 +77,29 @@ def leaves(tree: Any, change: Callable[[str, str], Any], path: str = "") -> Any:
 def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[str]]:
     """(the tree with ${VAR} and ${VAR:-default} filled in, variables that are not set, secret values).
 
-    A text that is one ${VAR} and nothing else may become a number or a truth value.
+    A text that is one ${VAR} and nothing else may become a number or a truth value. A hook is left to its shell.
     """
     problems: list[Problem] = []
     secrets: set[str] = set()
 
     def fill(path: str, text: str) -> Any:
+        if path == _SHELL:
+            return text
+
         def value(match: re.Match[str]) -> str:
             name, default = match["name"], match["default"]
             found = env.get(name) or default
             if found is None:
-                fix = f"export {name}=... or write ${{{name}:-default}}"
-                problems.append(Problem(path, f"the environment variable {name} is not set", fix))
+                instead = f"write ${{{name}:-default}}"
+                # A variable of rounds that stands for nothing is PREVIOUS in the first of them.
+                missing = (
+                    Problem(path, f"{name} is empty here: no round comes before the first", instead)
+                    if "ROUND" in env and name == "PREVIOUS"
+                    else Problem(
+                        path, f"the environment variable {name} is not set", f"export {name}=... or {instead}"
+                    )
+                )
+                problems.append(missing)
                 return ""
             if name in env and _SECRET_NAME.search(name):
                 secrets.add(found)

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from synthpref.core.errors import JournalError, Problem, RecipeError, RunStopped
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Asked, Outcome, Records
+from synthpref.engine.rounds import homes
 
 log = logging.getLogger("synthpref")
 
@@ -83,6 +84,8 @@ def logged(folder: Path, recipe: Recipe) -> Iterator[None]:
 
 def adopt(recipe: Recipe, folder: Path) -> None:
     """Take the folder for this recipe: refuse another recipe's, and log what changed in this one."""
+    if homes(folder):
+        raise RecipeError([Problem(str(folder), "holds the rounds of a run", "name another with --out")])
     path = folder / "recipe.yaml"
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))

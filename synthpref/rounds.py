@@ -107,26 +107,26 @@ def _round(asked: Asked, wanted: rounds.Rounds, number: int, walk: Walk, tell: T
     result = _as_left(at) if given else walk(recipe, at)
     if result.stopped or (line is None and number == wanted.count):
         return result
-    code: int | None = 0
-    try:
-        if at_work:
-            tell(f"the hook of an earlier start is at work; waiting for it ({at}/hook.log)")
-            code = hook.wait(at)
-        elif line and not given:
-            tell(f"the hook is at work ({at}/hook.log)")
-            told = rounds.environment(asked.folder, number, wanted)
-            code = hook.run(line, at, recipe.base, told)
-    except hook.Interrupted:
+    ended = hook.Ended()
+    if at_work:
+        tell(f"the hook of an earlier start is at work; waiting for it ({at}/hook.log)")
+        ended = hook.wait(at)
+    elif line and not given:
+        if not result.records:
+            return replace(result, stopped=f"{at}/dataset is empty, so its hook is not run", failed=True)
+        tell(f"the hook is at work ({at}/hook.log)")
+        ended = hook.run(line, at, recipe.base, rounds.environment(asked.folder, number, wanted))
+    if ended.told and ended.code != 0:
         return replace(result, stopped="interrupted while the hook was at work, which will be run again")
-    if code != 0:
-        how = "was killed" if code is None else f"ended with exit code {code}"
+    if ended.code != 0:
+        how = "was killed" if ended.code is None else f"ended with exit code {ended.code}"
         tell(recipe.redact(hook.last_lines(at)))
         return replace(result, stopped=f"the hook of round {number} {how}; see {at}/hook.log", failed=True)
     settings, wrong = _set(asked, number)
     if wrong:
         return replace(result, stopped=wrong, failed=True)
     folders.write_json(at / rounds.DONE, {"round": number, "settings": settings})
-    return result
+    return replace(result, stopped="interrupted") if ended.told else result
 
 
 def _as_left(at: Path) -> job.Result:

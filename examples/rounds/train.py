@@ -20,7 +20,9 @@ from typing import Any
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--base", required=True, help="the model that the first round starts from")
-    parser.add_argument("--roles", nargs="+", default=["policy"], help="who the trained model is in the recipe")
+    parser.add_argument(
+        "--roles", nargs="+", default=["policy"], help="who the trained model is in the recipe"
+    )
     parser.add_argument("--former", type=int, default=0, help="train on so many former rounds' pairs as well")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="more for DPOConfig")
     asked = parser.parse_args()

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -34,8 +35,12 @@ TAIL = 20
 """Lines of a hook's output that are shown when it fails."""
 
 
-class Interrupted(Exception):
-    """Somebody stopped the run while a hook was at work."""
+@dataclass(frozen=True)
+class Ended:
+    """How a hook ended: its exit code, None where it was killed; and whether the run was told to stop meanwhile."""
+
+    code: int | None = 0
+    told: bool = False
 
 
 def ended(at: Path) -> int | None:
@@ -55,12 +60,8 @@ def working(at: Path) -> int | None:
         return None
 
 
-def run(line: str, at: Path, cwd: Path, environment: Mapping[str, str]) -> int | None:
-    """Run the hook of the round in the folder `at`; its exit code, None where it was killed.
-
-    Raises Interrupted when the run was told to stop and the hook did not end well, or KeyboardInterrupt when it was
-    told twice.
-    """
+def run(line: str, at: Path, cwd: Path, environment: Mapping[str, str]) -> Ended:
+    """Run the hook of the round in the folder `at`. Raises KeyboardInterrupt when told twice to stop."""
     (at / "hook.exit").unlink(missing_ok=True)
     (at / "next.txt").write_text("", encoding="utf-8")
     with (at / "hook.lock").open("w+", encoding="ascii") as lock, (at / "hook.log").open("ab") as output:
@@ -79,15 +80,15 @@ def run(line: str, at: Path, cwd: Path, environment: Mapping[str, str]) -> int |
         )
     with _passing_on(lambda: process.pid) as told:
         process.wait()
-    return _outcome(at, told)
+    return Ended(ended(at), bool(told))
 
 
-def wait(at: Path) -> int | None:
+def wait(at: Path) -> Ended:
     """Wait for a hook that an earlier start of the run has left at work; as `run`."""
     with _passing_on(lambda: working(at)) as told:
         while working(at) is not None:
             time.sleep(_LOOK_S)
-    return _outcome(at, told)
+    return Ended(ended(at), bool(told))
 
 
 def last_lines(at: Path) -> str:
@@ -96,13 +97,6 @@ def last_lines(at: Path) -> str:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
         text = file.read().decode(errors="replace")
     return "\n".join(text.splitlines()[-TAIL:])
-
-
-def _outcome(at: Path, told: list[str]) -> int | None:
-    code = ended(at)
-    if told and code != 0:
-        raise Interrupted
-    return code
 
 
 def _locked(lock: IO[str], *, wait: bool) -> bool:

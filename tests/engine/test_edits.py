@@ -821,6 +821,8 @@ HEADS: dict[str, tuple[Tree, bool]] = {
     "description": ({"description": "Pairs."}, False),
     "limits": ({"limits": {"max_reject_rate": 0.9}}, False),
     "prompts": ({"prompts": ["."]}, False),
+    "rounds": ({"rounds": 3}, False),
+    "part": ({"source": {"rows": ROWS, "reference": "reference", "part": "3/2"}}, False),
     "export": ({"export": {"format": "trl-kto"}}, False),
     "source": ({"source": {"rows": ROWS, "reference": "reference", "licence": "who"}}, False),
 }

@@ -38,6 +38,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "jury.pair": "synthpref.stages.jury_pair:JuryPair",
         "debate": "synthpref.stages.debate:Debate",
         "score.combine": "synthpref.stages.score:Combine",
+        "score.users": "synthpref.stages.users:Users",
         "score.yesno": "synthpref.stages.followup:YesNo",
         "score.followup": "synthpref.stages.followup:Followup",
         "score.density_ratio": "synthpref.stages.logprob:DensityRatio",

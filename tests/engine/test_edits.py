@@ -178,6 +178,7 @@ USUAL: dict[str, Tree] = {
     "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
     "score.combine": {"weights": {"good": 1, "again": 2}},
+    "score.users": {"scores": ["good", "again"], "users": 2},
     "jury.pair": {"judges": ["judge", "second"]},
     "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
@@ -366,6 +367,13 @@ EDITS: dict[str, dict[str, Edit]] = {
         "policy": Edit({"policy": "other"}, ASKS),
         "reference": Edit({"reference": "other"}, ASKS),
         "beta": Edit({"beta": 0.5}, FREE),
+        "name": Edit({"name": "another"}, FREE),
+    },
+    "score.users": {
+        "scores": Edit({"scores": ["again"]}, FREE),
+        "users": Edit({"users": 3}, FREE),
+        "per_row": Edit({"per_row": 1}, FREE),
+        "standardise": Edit({"standardise": "none"}, FREE),
         "name": Edit({"name": "another"}, FREE),
     },
     "score.reference": {

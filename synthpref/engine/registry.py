@@ -46,6 +46,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "score.reference": "synthpref.stages.logprob:Reference",
         "score.perplexity": "synthpref.stages.logprob:Perplexity",
         "reward": "synthpref.stages.reward:Reward",
+        "reward.pair": "synthpref.stages.reward:RewardPair",
         "verify": "synthpref.stages.verify:Verify",
         "pair.extremes": "synthpref.stages.pair:Extremes",
         "pair.mu_sigma": "synthpref.stages.pair:MuSigma",

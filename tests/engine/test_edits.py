@@ -392,6 +392,7 @@ EDITS: dict[str, dict[str, Edit]] = {
         "model": Edit({"model": "second"}, ASKS),
         "head": Edit({"head": "reward"}, FREE),
         "heads": Edit({"heads": ["good"], "head": "good"}, FREE),
+        "name": Edit({"name": "another"}, FREE),
     },
     "reward.pair": {
         "model": Edit({"model": "second"}, ASKS),
@@ -402,7 +403,6 @@ EDITS: dict[str, dict[str, Edit]] = {
         "swap": Edit({"swap": False}, FREE),
         "score": Edit({"score": "elo"}, FREE),
         "prior": Edit({"prior": 0.5}, FREE),
-        "name": Edit({"name": "another"}, FREE),
     },
     "verify": {
         "kind": Edit({"kind": "numeric", "pattern": ABSENT}, FREE),

@@ -153,6 +153,17 @@ def _load(spec: Local) -> Loaded:
         raise BackendError("unsupported", said) from error
 
 
+def labels(model: str, which: Mapping[str, Any]) -> dict[int, str]:
+    """The names that a model's configuration has for its outputs, by their place; none where there is no such file."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(model, **which).id2label or {}
+    except (OSError, ValueError):
+        return {}
+    return {int(i): str(name) for i, name in found.items()}
+
+
 def _device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
 from synthpref.models import wire
 from synthpref.models.reward_form import RewardForm, body, read
 
-if TYPE_CHECKING:
-    from synthpref.models.openai import OpenAI
-
 VLLM_PATHS = ("/classify", "/pooling", "/score")
 GATHER_S = 0.005
 """How long the first of a batch waits for others."""
+
+
+class Spec(Protocol):
+    """What a role says of its reward model."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def extra_body(self) -> Mapping[str, Any]: ...
+    @property
+    def reward_path(self) -> str: ...
+    @property
+    def reward_form(self) -> RewardForm | None: ...
 
 
 class Post(Protocol):
@@ -29,7 +39,7 @@ class Post(Protocol):
 class Grader:
     """What a role says of conversations, or of two answers."""
 
-    def __init__(self, spec: OpenAI, root: str, post: Post) -> None:
+    def __init__(self, spec: Spec, root: str, post: Post) -> None:
         self.spec, self.root, self._post = spec, root, post
         self._paths = list(VLLM_PATHS) if spec.reward_path == "auto" else [spec.reward_path]
         form = spec.reward_form

@@ -26,6 +26,7 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import NEUTRAL, Backend, Completion, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child
+from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
 from synthpref.models.vllm import INSTALL, VISIBLE, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
@@ -76,14 +77,8 @@ class VLLMServe(VLLM):
 
     def head_names(self) -> dict[int, str]:
         """The names that the model has for its heads: the server does not tell them, and the engine does."""
-        from transformers import AutoConfig
-
         which = {name: self.engine[name] for name in ("revision", "trust_remote_code") if name in self.engine}
-        try:
-            labels = AutoConfig.from_pretrained(self.model, **which).id2label or {}
-        except (OSError, ValueError):
-            return {}
-        return {int(i): str(name) for i, name in labels.items()}
+        return labels(self.model, which)
 
     def _words(self, started_with: Mapping[str, Any], template: str | None) -> list[str]:
         """What the server is started with, on its command line."""

@@ -378,12 +378,18 @@ def test_a_sound_judge_is_not_swayed_and_one_that_always_falls_for_a_claim_is(
     assert right == 0
 
 
+def _words_of(path: Path) -> set[str]:
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    return {word for stage in stages for word in ([stage] if isinstance(stage, str) else stage)}
+
+
 SHIPPED = [
     path
     for path in sorted((Path(__file__).parents[1] / "recipes" / "judging").glob("*.yaml"))
-    if "sample.n" in (text := path.read_text(encoding="utf-8")) and "prompt_logprobs" not in text
+    if "sample.n" in _words_of(path) and _words_of(path) & set(FENCED)
 ]
-"""Those with a judge that may be swayed: a model that is only read, by its log-probabilities, falls for nothing."""
+"""Those with a judge that may be swayed: a model that is only read, by its log-probabilities, falls for nothing, and
+neither does a reward model."""
 
 
 def through(path: Path, folder: Path, sway: float) -> tuple[int, int]:

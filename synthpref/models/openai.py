@@ -68,7 +68,7 @@ class OpenAI(ModelSpec):
     that answers {"reward": x} or {"scores": {name: x}}."""
     reward_form: RewardForm | None = None
     """For a reward service with a JSON of its own: {request, scores}, and {item, batch} where it takes several
-    conversations at once. See "Reward models" in docs/writing-a-recipe.md."""
+    conversations at once. docs/reward-models.md has examples."""
     concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1)
     """The most requests at once to one address; fewer are used while the endpoint takes no more."""
     rpm: Annotated[int | None, NEUTRAL] = Field(default=None, ge=1)

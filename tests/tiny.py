@@ -76,16 +76,27 @@ def policy(folder: Path, seed: int = 0, layers: int = 2, width: int = 64) -> str
     return _saved(model, tokens, folder)
 
 
-def reward(folder: Path, heads: int = 1, seed: int = 0) -> str:
-    """A Qwen2 with as many heads that grade; its folder."""
+PAIR = (
+    "{% for m in messages[:-2] %}{{ m['content'] }}\n{% endfor %}"
+    "<|im_start|>{{ response_a }}<|im_end|>\n<|im_start|>{{ response_b }}<|im_end|>"
+)
+"""A template for a model that compares two answers."""
+
+
+def reward(
+    folder: Path, heads: int = 1, seed: int = 0, labels: tuple[str, ...] = (), template: str = TEMPLATE
+) -> str:
+    """A Qwen2 with as many heads that grade, called `labels` if these are given; its folder."""
     import torch
     from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
     torch.manual_seed(seed)
     tokens = tokenizer()
-    return _saved(
-        Qwen2ForSequenceClassification(_config(Qwen2Config, tokens, num_labels=heads)), tokens, folder
-    )
+    tokens.chat_template = template
+    config = _config(Qwen2Config, tokens, num_labels=len(labels) or heads)
+    if labels:
+        config.id2label = dict(enumerate(labels))
+    return _saved(Qwen2ForSequenceClassification(config), tokens, folder)
 
 
 def adapter(base: str, folder: Path, seed: int = 1) -> str:

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from synthpref.core.types import Message, Usage
 
-Capability = Literal["chat", "n", "logprobs", "json_schema", "embed", "reward", "prompt_logprobs", "prefill"]
+Capability = Literal[
+    "chat", "n", "logprobs", "json_schema", "embed", "reward", "compare", "prompt_logprobs", "prefill"
+]
 
 NEUTRAL = "neutral"
 """Marks a model field that cannot change an answer (endpoint, time-outs, limits, prices). A field without
@@ -28,9 +30,10 @@ class Request:
     place in the journal."""
 
     messages: tuple[Message, ...]
-    """For kind "embed", one message holding the text; for "reward", a conversation to be scored. A chat that ends
-    with the assistant's message asks for more of that message (prefill), where the role has that."""
-    kind: Literal["chat", "embed", "reward"] = "chat"
+    """For kind "embed", one message holding the text; for "reward", a conversation to be scored; for "compare", a
+    conversation and two answers to it, as its last two messages. A chat that ends with the assistant's message asks
+    for more of that message (prefill), where the role has that."""
+    kind: Literal["chat", "embed", "reward", "compare"] = "chat"
     n: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -74,8 +77,9 @@ class Completion:
     """Of the prompt as the model saw it, template and all; None for its first token, which nothing foretells. Only
     the first completion of a request carries it."""
     vector: tuple[float, ...] | None = None
-    values: Mapping[str, float] | None = None
-    """Reward heads by name; a model with one head calls it "reward"."""
+    values: Mapping[str, float | None] | None = None
+    """Reward heads by name, None for one that gave no finite number; a model with one head calls it "reward". For kind
+    "compare" it is the log-odds that the first of the two answers is the better one."""
     usage: Usage | None = None
     """Of the whole request; only its first completion carries it."""
     model: str = ""
@@ -226,8 +230,12 @@ class Ask(Protocol):
         """The embedding of one text."""
         ...
 
-    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
+    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float | None]:
         """A reward model's heads for a conversation that ends with the assistant."""
+        ...
+
+    async def compare(self, messages: Sequence[Message], a: str, b: str, *, model: str) -> float | None:
+        """By a model that reads two answers together, the log-odds that `a` is better than `b`."""
         ...
 
     def prompt(self, name: str, **values: Any) -> list[Message]:
@@ -273,5 +281,10 @@ class RequestAsk:
         request = Request(messages=({"role": "user", "content": text},), kind="embed")
         return (await self._send(model, request))[0].vector or ()
 
-    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
+    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float | None]:
         return (await self._send(model, Request(messages=tuple(messages), kind="reward")))[0].values or {}
+
+    async def compare(self, messages: Sequence[Message], a: str, b: str, *, model: str) -> float | None:
+        answers: list[Message] = [{"role": "assistant", "content": text} for text in (a, b)]
+        request = Request(messages=(*messages, *answers), kind="compare")
+        return ((await self._send(model, request))[0].values or {}).get("reward")

@@ -28,6 +28,7 @@ from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child, vllm_read
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
+from synthpref.models.openai import OTHER
 from synthpref.models.pool import Endpoint, Pool, limiter_for
 from synthpref.models.vllm_engine import Engine, children, family
 
@@ -52,8 +53,9 @@ class VLLM(ModelSpec):
     Roles with the same model and the same arguments share one engine."""
     engines: Annotated[int, NEUTRAL] = Field(default=1, ge=1)
     """How many engines serve as one, each on devices of its own; CUDA_VISIBLE_DEVICES says which there are."""
-    serves: Literal["chat", "embeddings", "reward"] = "chat"
-    """What the model is for. A reward model gives the raw logits of its heads for a conversation."""
+    serves: Literal["chat", "embeddings", "reward", "comparisons"] = "chat"
+    """What the model is for. A reward model gives the raw logits of its heads for a conversation; one for comparisons
+    reads two answers together, by a chat template in which they are `response_a` and `response_b`."""
     sampling: Mapping[str, Any] = {}
     """More sampling parameters by vLLM's names, such as top_k or repetition_penalty."""
     chat_template: str | None = None
@@ -102,7 +104,7 @@ class VLLM(ModelSpec):
 
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
-            return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
+            return frozenset({OTHER[self.serves]})
         always: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
         return frozenset(always | ({"json_schema"} if self.structured_output else set()))
 
@@ -273,13 +275,15 @@ class _Door:
         tokens = len(prompt["prompt_token_ids"])
         number = f"{os.getpid()}-{next(_numbers)}"
         if request.kind != "chat":
-            task = "classify" if request.kind == "reward" else "embed"
+            task = "embed" if request.kind == "embed" else "classify"
             # The logit, not its sigmoid; of a vector its usual form, which is of length 1.
             pooling = PoolingParams(task=task, use_activation=None if task == "embed" else False)
             async for output in engine.encode(prompt, pooling, number, self._lora()):
                 values = output.outputs.data.flatten().float().tolist()
-            read = vllm_read.heads if task == "classify" else vllm_read.vector
-            return read(values, tokens, self._model)
+            if task == "embed":
+                return vllm_read.vector(values, tokens, self._model)
+            labels = getattr(engine.model_config.hf_config, "id2label", None)
+            return vllm_read.heads(values, labels, request, tokens, self._model)
         config = engine.model_config
         parameters = vllm_read.sampling(
             request, spec.sampling, config.get_diff_sampling_param(), config.max_model_len - tokens

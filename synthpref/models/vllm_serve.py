@@ -13,7 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,9 +26,11 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import NEUTRAL, Backend, Completion, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child
+from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
 from synthpref.models.vllm import INSTALL, VISIBLE, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
+from synthpref.models.wire import named_heads
 
 HOST = "127.0.0.1"
 LOOK_S = 0.25
@@ -70,7 +73,12 @@ class VLLMServe(VLLM):
         ports, engines = shared[fleet]
         for engine in engines:
             engine.use()
-        return _Served(engines, self._wire(ports).open(shared))
+        return _Served(engines, self._wire(ports).open(shared), self.head_names)
+
+    def head_names(self) -> dict[int, str]:
+        """The names that the model has for its heads: the server does not tell them, and the engine does."""
+        which = {name: self.engine[name] for name in ("revision", "trust_remote_code") if name in self.engine}
+        return labels(self.model, which)
 
     def _words(self, started_with: Mapping[str, Any], template: str | None) -> list[str]:
         """What the server is started with, on its command line."""
@@ -201,20 +209,31 @@ def _healthy(port: int) -> bool:
 class _Served:
     """Servers, and the pool of their addresses."""
 
-    def __init__(self, engines: list[Engine], wire: Backend) -> None:
-        self.engines, self.wire = engines, wire
+    def __init__(self, engines: list[Engine], wire: Backend, names: Callable[[], dict[int, str]]) -> None:
+        self.engines, self.wire, self._names = engines, wire, names
+        self._heads: dict[int, str] | None = None
 
     async def complete(self, request: Request) -> list[Completion]:
         while True:
             servers = await asyncio.gather(*(engine.ready() for engine in self.engines))
             try:
-                return await self.wire.complete(request)
+                answers = await self.wire.complete(request)
+                return await self._named(answers) if request.kind == "reward" else answers
             except BackendError as error:
                 gone = [(e, s) for e, s in zip(self.engines, servers, strict=True) if s.gone]
                 if not gone:
                     raise
                 for engine, server in gone:
                     await engine.died(server, error)
+
+    async def _named(self, answers: list[Completion]) -> list[Completion]:
+        """The answers with the heads by their names."""
+        if self._heads is None:
+            self._heads = await asyncio.to_thread(self._names)
+        values = [list((one.values or {}).values()) for one in answers]
+        return [
+            replace(one, values=named_heads(v, self._heads)) for one, v in zip(answers, values, strict=True)
+        ]
 
     async def aclose(self) -> None:
         await self.wire.aclose()

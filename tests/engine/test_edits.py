@@ -178,9 +178,11 @@ USUAL: dict[str, Tree] = {
     "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
     "score.combine": {"weights": {"good": 1, "again": 2}},
+    "score.users": {"scores": ["good", "again"], "users": 2},
     "jury.pair": {"judges": ["judge", "second"]},
     "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
+    "reward.pair": {"model": "scorer"},
     "score.yesno": {"model": "judge"},
     "score.followup": {"model": "judge"},
     "score.density_ratio": {"strong": "judge", "weak": "second"},
@@ -368,6 +370,13 @@ EDITS: dict[str, dict[str, Edit]] = {
         "beta": Edit({"beta": 0.5}, FREE),
         "name": Edit({"name": "another"}, FREE),
     },
+    "score.users": {
+        "scores": Edit({"scores": ["again"]}, FREE),
+        "users": Edit({"users": 3}, FREE),
+        "per_row": Edit({"per_row": 1}, FREE),
+        "standardise": Edit({"standardise": "none"}, FREE),
+        "name": Edit({"name": "another"}, FREE),
+    },
     "score.reference": {
         "model": Edit({"model": "second"}, ASKS),
         "per_token": Edit({"per_token": True}, FREE),
@@ -382,7 +391,18 @@ EDITS: dict[str, dict[str, Edit]] = {
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
         "head": Edit({"head": "reward"}, FREE),
+        "heads": Edit({"heads": ["good"], "head": "good"}, FREE),
         "name": Edit({"name": "another"}, FREE),
+    },
+    "reward.pair": {
+        "model": Edit({"model": "second"}, ASKS),
+        "name": Edit({"name": "another"}, FREE),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 1}, FREE, {"schedule": "swiss", "rounds": 2}),
+        "against": Edit({"against": 0}, FREE),
+        "swap": Edit({"swap": False}, FREE),
+        "score": Edit({"score": "elo"}, FREE),
+        "prior": Edit({"prior": 0.5}, FREE),
     },
     "verify": {
         "kind": Edit({"kind": "numeric", "pattern": ABSENT}, FREE),
@@ -559,6 +579,7 @@ SIMULATED: dict[str, Any] = SHARED | {
     "position_bias": 0.3,
     "length_bias": 0.4,
     "susceptibility": 0.5,
+    "heads": ["help"],
     "malformed": 0.2,
     "chatty": 0.2,
     "refuse": 0.2,
@@ -618,13 +639,14 @@ HERE: dict[str, Edit] = {
     "serves": Edit({"serves": "reward"}, ASKS),
     "device": Edit({"device": "cpu"}, FREE),
     "dtype": Edit({"dtype": "float32"}, ASKS),
+    "trust_remote_code": Edit({"trust_remote_code": True}, ASKS),
     "top_k": Edit({"top_k": 5}, ASKS),
     "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "batch": Edit({"batch": 2}, FREE),
 }
 """Fields of a model in the process of the run."""
-OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling"}
+OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling", "reward_form": {}}
 """Fields that mean something to a reward model's role only, and what they are changed to."""
 
 
@@ -738,11 +760,11 @@ def test_an_edit_of_an_endpoint(tmp_path: Path, server: Server, name: str) -> No
 def test_an_edit_of_a_reward_models_endpoint(tmp_path: Path, server: Server) -> None:
     """Its kind, and where on the server it is."""
     scorer = {"backend": "openai", "base_url": server.url, "model": "policy", "serves": "reward"}
-    paths = ["/classify", "/pooling", "/classify"]
-    counts = [
-        bought(tmp_path, recipe(REWARDED, ROWS[:2], {"scorer": {**scorer, "reward_path": p}})) for p in paths
-    ]
-    assert counts == [6, 4, 0]
+    form = {"request": {"model": "{model}", "messages": "{messages}"}, "scores": "data.0.probs"}
+    fields: list[Tree] = [{}, {"reward_path": "/pooling"}, {}, {"reward_form": form}, {"reward_form": form}]
+    fields.append({"reward_form": {**form, "scores": "data.0.probs.0"}})
+    counts = [bought(tmp_path, recipe(REWARDED, ROWS[:2], {"scorer": {**scorer, **f}})) for f in fields]
+    assert counts == [6, 4, 0, 4, 0, 4]
     chat = {**scorer, "serves": "chat", "model": "judge"}
     assert bought(tmp_path, recipe(PLAIN, ROWS[:2], {"judge": chat})) == 4
 

@@ -215,10 +215,10 @@ def test_labels_of_some_rows_give_every_row_a_score() -> None:
     [part] = Combine.model_validate(LEARNED).expand()
     (note,) = [x for x in part.run(rows, random.Random(0)) if isinstance(x, Note)]  # type: ignore[attr-defined]
     assert (note.facts["pairs"], note.facts["rows"], note.facts["without a value"]) == (39 * 3 + 1, 40, 1)
-    weights, centre, spread = (note.facts[key] for key in ("weights", "centre", "spread"))
+    weights, mean, sd = (note.facts[key] for key in ("weights", "mean", "sd"))
     for r in made[:2]:
         by_hand = [
-            sum(weights[n] * (s.scores[n].value - centre[n]) / spread[n] for n in NAMES)  # type: ignore[operator]
+            sum(weights[n] * (s.scores[n].value - mean[n]) / sd[n] for n in NAMES)  # type: ignore[operator]
             for s in r.samples
         ]
         assert r.values("quality") == pytest.approx(by_hand)
@@ -284,7 +284,7 @@ def test_the_report_tells_the_weights_and_another_run_takes_them_from_there(tmp_
     assert "120 pairs labelled by human" in line
     assert "Most weight is on a, b" in line
     page = (tmp_path / "one/run/report.md").read_text(encoding="utf-8")
-    assert "|  | weights | share | alone | centre | spread |" in page
+    assert "|  | weights | share | alone | mean | sd |" in page
 
     again, same = ran(tmp_path / "one", tree(labelled(), LEARNED))
     assert (again, same["stages"]) == (first, report["stages"])
@@ -329,7 +329,7 @@ def test_a_run_without_labels_ends_with_the_reason(tmp_path: Path) -> None:
         ({"weights": {"a": 1}, "penalty": "l1"}, "goes with `fit` only"),
         ({"weights": {"a": 1}, "scores": ["a"]}, "goes with `fit` only"),
         ({"weights": {"file": "nowhere.json"}}, "cannot be read"),
-        ({"weights": {"weights": {"a": 1}, "centre": {"b": 1}, "spread": {"a": 1}}}, "of the same scores"),
+        ({"weights": {"weights": {"a": 1}, "mean": {"b": 1}, "sd": {"a": 1}}}, "of the same scores"),
         ({"fit": "human", "scores": ["a"]}, "at least two"),
         ({"fit": "human", "scores": ["a", "a"]}, "at least two"),
         ({"fit": "human", "scores": ["a", "human"]}, "from itself"),

@@ -33,12 +33,16 @@ app = typer.Typer(
 )
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/helpful-v1.")]
+RunPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/helpful-v1 or s3://bucket/helpful-v1.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a field: models.policy.temperature=0.7", metavar="PATH=VALUE"),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/NAME of the recipe.")]
+Out = Annotated[
+    str | None, typer.Option("--out", help="The run folder, also at a URL. Default: runs/NAME of the recipe.")
+]
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -131,10 +135,12 @@ def preview(
 ) -> None:
     """Run a few rows for real and show in full what becomes of them."""
     from synthpref import job
+    from synthpref.core.source import is_url
     from synthpref.io.show import show_row
 
     loaded = job.load(recipe, set_ or [])
-    folder = Path(f"{out or Path('runs') / loaded.name}-preview")
+    here = out if out and not is_url(out) else Path("runs") / loaded.name
+    folder = Path(f"{here}-preview")
     rows = job.preview(loaded, folder, n)
     console = _console()
     for row in rows:
@@ -161,12 +167,19 @@ def run(
     set_: Settings = None,
     out: Out = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the source.")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a run at a URL: where it works, on a fast disk. Default: SYNTHPREF_WORK, or the cache."
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe into a run folder, or go on with the run that is there."""
     from contextlib import ExitStack
 
     from synthpref import job
     from synthpref.engine.progress import Progress
+    from synthpref.places import place
     from synthpref.view import watching
 
     loaded = job.load(recipe, set_ or [])
@@ -179,14 +192,15 @@ def run(
     console.print(f"{loaded.name}: {expected:,} rows, {len(loaded.uses)} stages{cost}")
     for warned in job.warnings(loaded, estimate):
         console.print(f"warning: {warned}", markup=False)
-    folder = out or Path("runs") / loaded.name
+    where = place(out or Path("runs") / loaded.name, work)
+    folder = where.name
     try:
         with ExitStack() as stack:
 
             def view(progress: Progress) -> None:
                 stack.enter_context(watching(console, progress))
 
-            result = job.run(loaded, folder, limit=limit, expected=expected, view=view)
+            result = job.run(loaded, where, limit=limit, expected=expected, view=view)
     except KeyboardInterrupt:
         console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
         raise typer.Exit(130) from None
@@ -213,7 +227,7 @@ def run(
 @app.command()
 def status(run: RunPath) -> None:
     """How far a run has come, also while it goes on."""
-    from synthpref.engine.folder import status as lines_of
+    from synthpref.places import status as lines_of
 
     console = _console()
     for line in lines_of(run):
@@ -233,9 +247,11 @@ def show(
     """Everything that led to a pair: prompt, answers, verdicts, the rule, the rationale."""
     from synthpref.engine.folder import trace
     from synthpref.io.show import show_calls, show_left, show_row
+    from synthpref.places import ANSWERS, looked_at
 
     console = _console()
-    found, outcome, asked = trace(run, row_id)
+    with looked_at(run, *ANSWERS) as folder:
+        found, outcome, asked = trace(folder, row_id)
     if outcome is None:
         what = (
             f"No one row begins with {row_id!r}. There are:"
@@ -257,8 +273,11 @@ def report(run: RunPath) -> None:
     from rich.markdown import Markdown
 
     from synthpref.engine.folder import report_of
+    from synthpref.places import looked_at
 
-    _console().print(Markdown(report_of(run)), soft_wrap=False)
+    with looked_at(run, "summary.json", "report.md") as folder:
+        text = report_of(folder)
+    _console().print(Markdown(text), soft_wrap=False)
 
 
 @app.command()
@@ -279,19 +298,20 @@ def export(
 
 @app.command()
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder that export wrote.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a folder that export wrote.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset on the Hugging Face Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
 ) -> None:
     """Upload the dataset and its card to the Hugging Face Hub, with HF_TOKEN or the token you logged in with."""
     from synthpref.engine.folder import JOURNAL, finished
     from synthpref.io.hub import push as upload
+    from synthpref.places import looked_at
 
-    folder = run
-    if (run / JOURNAL).exists():
-        finished(run)
-        folder = run / "dataset"
-    _console().print(upload(folder, repo, private=private))
+    with looked_at(run, "summary.json", "dataset/*", "README.md", "data/*") as folder:
+        if (folder / JOURNAL).exists() or (folder / "dataset").exists():
+            finished(folder)
+            folder = folder / "dataset"
+        _console().print(upload(folder, repo, private=private))
 
 
 @app.command()

@@ -54,7 +54,9 @@ def place(out: Path | str, work: Path | None = None) -> Place:
     remote = Remote(str(out))
     folder = _home(remote.url, "runs", work)
     pace = Pace(300, 300, 1800) if remote.kind in SLOW else Pace()
-    mirror = Mirror(remote, folder, {LEDGER: absorb}, pace, lambda text: print(text, file=sys.stderr, flush=True))
+    mirror = Mirror(
+        remote, folder, {LEDGER: absorb}, pace, lambda text: print(text, file=sys.stderr, flush=True)
+    )
     return Place(remote.url, folder, mirror)
 
 
@@ -75,7 +77,8 @@ def looked_at(run: Path | str, *names: str, changing: bool = False) -> Iterator[
             raise
         if changing:
             for name in copy.changed():
-                copy.send(name)
+                if name not in copy.absorb:
+                    copy.send(name)
 
 
 def status(run: Path | str) -> Sequence[str]:

@@ -46,14 +46,15 @@ def cut(journal: Path, after: int, last: int, piece: Path) -> None:
         db.executescript(SCHEMA)
         db.execute("ATTACH ? AS journal", (f"{journal.absolute().as_uri()}?mode=ro",))
         db.execute(
-            "INSERT INTO calls SELECT * FROM journal.calls WHERE rowid > ? AND rowid <= ? ORDER BY rowid", (after, last)
+            "INSERT INTO calls SELECT * FROM journal.calls WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
+            (after, last),
         )
 
 
 def snapshot(database: Path, copy: Path) -> None:
     """A copy of a database that may be in use, as one file."""
     copy.unlink(missing_ok=True)
-    with closing(_reading(database)) as db, closing(sqlite3.connect(copy)) as other:
+    with closing(sqlite3.connect(database, timeout=30)) as db, closing(sqlite3.connect(copy)) as other:
         db.backup(other, pages=4096)
         other.execute("PRAGMA journal_mode = DELETE")
 
@@ -77,7 +78,7 @@ def add_calls(journal: Path, piece: Path) -> int:
     except (sqlite3.Error, ValueError, zlib.error) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):
             raise
-        raise damaged(piece, error) from error
+        raise damaged(journal, error) from error
     return new
 
 

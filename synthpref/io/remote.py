@@ -18,9 +18,7 @@ from urllib.parse import urlsplit
 
 from synthpref.core.errors import RemoteError
 
-WHOLE = frozenset(
-    {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos", "hf", "memory"}
-)
+WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos", "hf", "memory"})
 """Kinds of store in which a file appears whole or not at all. Elsewhere it is written under another name first."""
 VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "sha256")
 """What a store calls the hash, or the version, of what a file holds."""
@@ -125,7 +123,9 @@ def opened(url: str) -> tuple[Any, str]:
     kind = urlsplit(url).scheme
     if urlsplit(url.rpartition("::")[2]).password:
         fix = f"set it as fsspec takes it from the environment, e.g. FSSPEC_{kind.upper()}_PASSWORD"
-        raise RemoteError(f"{kind}://…: a password in an address shows in logs and in lists of processes; {fix}")
+        raise RemoteError(
+            f"{kind}://…: a password in an address shows in logs and in lists of processes; {fix}"
+        )
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError:
@@ -169,7 +169,9 @@ def told(url: str, what: str) -> Iterator[None]:
         fix = "there is no such bucket, container or folder: make it first, or mend the name"
         raise RemoteError(f"{url}: {what}; {fix}") from error
     except NotImplementedError as error:
-        raise RemoteError(f"{url}: {what}; {urlsplit(url).scheme}:// can only be read, name another") from error
+        raise RemoteError(
+            f"{url}: {what}; {urlsplit(url).scheme}:// can only be read, name another"
+        ) from error
     except Exception as error:
         # Whose packages raise what else for want of a key is known by name only: they need not be installed.
         if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
@@ -215,12 +217,16 @@ def copies(url: str) -> list[tuple[str, Path]]:
     with told(url, "cannot be read"):
         fs.invalidate_cache()
         if any(sign in path for sign in "*?[") and not fs.exists(path):
-            found = {name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"}
+            found = {
+                name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"
+            }
         else:
             found = {path: fs.info(path)} if fs.exists(path) else {}
         if any(info["type"] == "directory" for info in found.values()):
             raise RemoteError(f"{url} is a folder; name the files in it: {url.rstrip('/')}/*.jsonl")
-        return [(str(fs.unstrip_protocol(name)), _copy(fs, name, info)) for name, info in sorted(found.items())]
+        return [
+            (str(fs.unstrip_protocol(name)), _copy(fs, name, info)) for name, info in sorted(found.items())
+        ]
 
 
 def _copy(fs: Any, path: str, info: Mapping[str, Any]) -> Path:

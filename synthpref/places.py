@@ -21,15 +21,16 @@ from synthpref.core.errors import RemoteError, SynthprefError
 from synthpref.core.source import is_url
 from synthpref.engine import folder as folders
 from synthpref.engine.folder import JOURNAL
-from synthpref.engine.lease import holder
+from synthpref.engine.lease import Pace, holder
 
 if TYPE_CHECKING:
     from synthpref.engine.mirror import Copy, Mirror
 
 ANSWERS = (JOURNAL, "segments/*")
 """What the calls of a run are in."""
-SLOW = {"hf"}
-"""Kinds of store that take a commit for each file, and only so many an hour."""
+PACE = Pace()
+PACES = {"hf": Pace(upload_s=300, renew_s=300, patience_s=1800)}
+"""Of a kind of store. The Hub makes a commit of each file, and takes only so many an hour."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def place(out: Path | str, work: Path | None = None) -> Place:
     """The place of a run that is to be made or gone on with. Raises RemoteError."""
     if not is_url(str(out)):
         return Place(str(out), Path(out))
-    from synthpref.engine.mirror import Mirror, Pace
+    from synthpref.engine.mirror import Mirror
     from synthpref.io.remote import Remote
     from synthpref.models.batch_hall import LEDGER
     from synthpref.models.batch_ledger import absorb
 
     remote = Remote(str(out))
     folder = _home(remote.url, "runs", work)
-    pace = Pace(300, 300, 1800) if remote.kind in SLOW else Pace()
+    pace = PACES.get(remote.kind, PACE)
     mirror = Mirror(
         remote, folder, {LEDGER: absorb}, pace, lambda text: print(text, file=sys.stderr, flush=True)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ class Store:
     times: dict[str, datetime] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     """Method and key of each request, as "PUT run/journal.sqlite"."""
+    seen: list[float] = field(default_factory=list)
+    """When each of them came."""
     fault: Callable[[str], tuple[int, str] | None] = lambda request: None
     """(status, S3's code) to answer a request with, by how it stands in the log."""
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class Store:
 
     def _refused(self, request: web.Request, key: str) -> web.Response | None:
         self.log.append(f"{request.method} {key}")
+        self.seen.append(time.monotonic())
         if request.match_info["bucket"] != BUCKET:
             return _error(404, "NoSuchBucket")
         if f"Credential={KEY}/" not in request.headers.get("Authorization", ""):
@@ -134,6 +138,9 @@ class Store:
             first, end, _ = asked.indices(len(content))
             headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(content)}"
             return web.Response(status=206, body=content[first:end], headers=headers)
+        if request.method == "HEAD":
+            headers["Content-Length"] = str(len(content))
+            return web.Response(headers=headers)
         return web.Response(body=content, headers=headers)
 
     def _keep(self, key: str, content: bytes) -> None:

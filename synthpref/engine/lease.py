@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from synthpref.core.errors import JournalError, RemoteError
@@ -22,6 +23,18 @@ from synthpref.core.errors import JournalError, RemoteError
 LEASE = "run.lease"
 MISSED = 4
 """A lease that was not renewed for so many times its interval is a dead one's."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often there is traffic, in seconds."""
+
+    upload_s: float = 5.0
+    """Between two uploads of answers: what a lost machine costs."""
+    renew_s: float = 15.0
+    """Between two renewals of the lease. After four of them a dead run may be taken over."""
+    patience_s: float = 600.0
+    """For so long an upload is tried again, then the run stops."""
 
 
 class Files(Protocol):

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tenacity import (
+    RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception,
     sleep_using_event,
     stop_after_delay,
@@ -36,7 +36,7 @@ from tenacity import (
 
 from synthpref.core.errors import RemoteError, SynthprefError
 from synthpref.engine.folder import JOURNAL, write_json
-from synthpref.engine.lease import LEASE, Files, Lease
+from synthpref.engine.lease import LEASE, Files, Lease, Pace
 from synthpref.engine.salvage import mend
 from synthpref.engine.segments import add_calls, cut, last_call, snapshot
 
@@ -61,18 +61,6 @@ class Store(Files, Protocol):
     def put(self, file: Path, name: str) -> str: ...
 
     def fetch(self, name: str, file: Path) -> None: ...
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How often there is traffic, in seconds."""
-
-    upload_s: float = 5.0
-    """Between two uploads of answers: what a lost machine costs."""
-    renew_s: float = 15.0
-    """Between two renewals of the lease. After four of them a dead run may be taken over."""
-    patience_s: float = 600.0
-    """For so long an upload is tried again, then the run stops."""
 
 
 @dataclass
@@ -317,7 +305,13 @@ class Mirror(Copy):
             stop=stop_after_delay(0 if self._failed else self.pace.patience_s) | stop_when_event_set(ending),
             wait=wait_exponential_jitter(initial=0.5, max=30, jitter=0.5),
             sleep=sleep_using_event(ending),
-            before_sleep=before_sleep_log(log, logging.WARNING),
+            before_sleep=self._again,
             reraise=True,
         )
         retrying(call)
+
+    def _again(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("tried again: %s", error)
+        if state.attempt_number == 3:
+            self.say(f"{error}. It is tried again for {self.pace.patience_s / 60:g} minutes; Ctrl-C leaves.")

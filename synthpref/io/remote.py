@@ -23,6 +23,15 @@ WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"
 VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "sha256")
 """What a store calls the hash, or the version, of what a file holds."""
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+NEVER_PASSING = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    TypeError,
+    ValueError,
+)
 UNKNOWN = (ValueError, TypeError, NotImplementedError)
 """How a filesystem says that it cannot make a file only where none is."""
 
@@ -177,8 +186,10 @@ def told(url: str, what: str) -> Iterator[None]:
         if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
             fix = f"set credentials that may, as {urlsplit(url).scheme}:// takes them{_for_example(url)}"
             raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}") from error
+        # Of what is neither refused nor wrong in itself, the network may be the cause.
+        passing = not isinstance(error, NEVER_PASSING) and getattr(error, "errno", None) != errno.EINVAL
         fix = "check the address and the network"
-        raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}", passing=True) from error
+        raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}", passing=passing) from error
 
 
 def _for_example(url: str) -> str:

@@ -116,7 +116,7 @@ def agree(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where to. Default: runs/NAME-agree.")] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="RUN", help="Also put it into a run's report and card.")
+        str | None, typer.Option("--run", metavar="RUN", help="Also put it into a run's report and card.")
     ] = None,
 ) -> None:
     """How good a judge is: its verdicts against labels by people, and every jury of several judges.

@@ -153,3 +153,38 @@ class Ledger:
     def close(self) -> None:
         with self._told():
             self._db.close()
+
+
+def absorb(path: Path, other: Path) -> None:
+    """Bring what the ledger `other` knows into the one at `path`, which nobody has open: both are of one run, and
+    either may be ahead in a batch. What is known is not forgotten, and nothing is taken twice."""
+    ledger = Ledger(path)
+    with ledger._told():
+        ledger._db.execute("ATTACH ? AS other", (str(other),))
+        ledger._db.executescript(_ABSORB)
+        ledger._db.execute("DETACH other")
+    ledger.close()
+
+
+_ABSORB = """
+BEGIN IMMEDIATE;
+CREATE TEMP TABLE same AS SELECT m.number AS mine, o.number AS theirs
+  FROM main.batches m JOIN other.batches o ON o.token = m.token;
+UPDATE main.batches SET (file, id, settled) =
+  (SELECT coalesce(batches.file, o.file), coalesce(batches.id, o.id), max(batches.settled, o.settled)
+   FROM other.batches o WHERE o.token = batches.token) WHERE number IN (SELECT mine FROM same);
+UPDATE main.lines SET answer = (SELECT o.answer FROM other.lines o JOIN same s ON o.batch = s.theirs
+   WHERE s.mine = lines.batch AND o.custom = lines.custom)
+  WHERE answer IS NULL AND batch IN (SELECT mine FROM same);
+CREATE TEMP TABLE fresh AS SELECT number AS theirs,
+  (SELECT coalesce(max(number), 0) FROM main.batches) + row_number() OVER (ORDER BY number) AS mine
+  FROM other.batches WHERE token NOT IN (SELECT token FROM main.batches);
+INSERT INTO main.batches SELECT f.mine, o.token, o.place, o.made, o.file, o.id, o.settled
+  FROM other.batches o JOIN fresh f ON f.theirs = o.number;
+INSERT INTO main.lines SELECT f.mine, o.custom, o.call, o.answer
+  FROM other.lines o JOIN fresh f ON f.theirs = o.batch;
+DELETE FROM main.lines WHERE answer IS NULL AND batch IN (SELECT number FROM main.batches WHERE settled);
+DROP TABLE same;
+DROP TABLE fresh;
+COMMIT;
+"""

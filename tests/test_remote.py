@@ -10,59 +10,32 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
+from s3fs import S3FileSystem
 
 import rough
 import store as stores
 from store import Store
+from synthpref import cli, job, places
+from synthpref.core.errors import JournalError, RemoteError
+from synthpref.engine.lease import Pace
 from wire import Server, serving
 
 URL = "s3://bucket/run"
 ROWS = 24
+SLACK_S = 0.5
+"""From an answer to its commit, on a busy machine."""
 FAST = """
 import sys
 from synthpref import cli, places
 from synthpref.engine.lease import Pace
-places.PACE = Pace(upload_s=0.1, renew_s=0.1, patience_s=PATIENCE)
+places.PACE = Pace(upload_s=0.1, renew_s=0.1, patience_s=30)
 cli.main(sys.argv[1:])
 """
 """The command, which uploads so often that a short run has segments."""
-
-
-@dataclass
-class Machine:
-    """A machine with a disk of its own."""
-
-    folder: Path
-    store: Store
-    work: str = "one"
-    patience_s: float = 30.0
-    env: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        env = {
-            **os.environ,
-            **self.store.environment,
-            "SYNTHPREF_WORK": str(self.folder / self.work),
-            **self.env,
-        }
-        code = FAST.replace("PATIENCE", str(self.patience_s))
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *args],
-            cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-    def command(self, *args: str) -> tuple[int, str]:
-        process = self.start(*args)
-        said, _ = process.communicate(timeout=60)
-        return process.returncode, said
-
-    def run(self, url: str = URL) -> tuple[int, str]:
-        return self.command("run", "recipe.yaml", "--out", url)
 
 
 @pytest.fixture
@@ -78,12 +51,14 @@ def store() -> Iterator[Store]:
         yield store
 
 
-def calm(folder: Path, server: Server) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What comes out of an undisturbed run in a local folder."""
-    rough.write(folder / "calm", [server.url], ROWS, concurrency=4)
-    rough.run_here(folder / "calm")
-    server.calls.clear()
-    return rough.outcome(folder / "calm")
+    folder = tmp_path_factory.mktemp("calm")
+    with serving() as server:
+        rough.write(folder, [server.url], ROWS, concurrency=4)
+        rough.run_here(folder)
+    return rough.outcome(folder)
 
 
 def outcome(folder: Path, store: Store) -> dict[str, bytes]:
@@ -94,6 +69,57 @@ def outcome(folder: Path, store: Store) -> dict[str, bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return rough.outcome(folder / "there")
+
+
+@dataclass
+class Here:
+    """Runs in this process, which is quicker."""
+
+    folder: Path
+    server: Server
+    store: Store
+    needed: dict[str, bytes]
+    monkeypatch: pytest.MonkeyPatch
+
+    def on(self, work: str) -> None:
+        """From now on, the machine with this disk."""
+        self.monkeypatch.setenv("SYNTHPREF_WORK", str(self.folder / work))
+
+    def run(self, work: str = "one", url: str = URL) -> job.Result:
+        self.on(work)
+        return job.run(job.load(self.folder / "recipe.yaml"), url)
+
+    def differs(self) -> list[str]:
+        return rough.differences(self.needed, outcome(self.folder, self.store))
+
+    @property
+    def answers(self) -> int:
+        """How many are paid for in all."""
+        return sum(answers for answers, _, _ in json.loads(self.needed["what was paid"]).values())
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, server: Server, store: Store, calm: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Here]:
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(places, "PACE", Pace(upload_s=0.05, renew_s=0.05, patience_s=30))
+    S3FileSystem.clear_instance_cache()
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
+    yield Here(tmp_path, server, store, calm, monkeypatch)
+    S3FileSystem.clear_instance_cache()
+
+
+def start(here: Here) -> subprocess.Popen[str]:
+    """The command that a person gives, on machine one."""
+    here.on("one")
+    return subprocess.Popen(
+        [sys.executable, "-c", FAST, "run", "recipe.yaml", "--out", URL],
+        cwd=here.folder, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 @dataclass
@@ -127,221 +153,235 @@ def nth(text: str, number: int) -> Callable[[str], bool]:
 
 
 MOMENTS = {
-    "at the start": ("DELETE run/summary.json", 1),
     "before the first segment": ("PUT run/segments/", 1),
-    "between segments": ("PUT run/segments/", 4),
     "while segments are joined": ("DELETE run/segments/", 3),
-    "before the snapshot": ("PUT run/journal.sqlite", 1),
     "after the snapshot": ("PUT run/left.jsonl", 1),
     "before the summary": ("PUT run/summary.json", 1),
-    "while it is given back": ("DELETE run/run.lease", 1),
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_it_goes_on_on_another_machine(
-    tmp_path: Path, server: Server, store: Store, moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needed = calm(tmp_path, server)
-    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
-    killer = Killer(nth(*MOMENTS[moment]))
-    killer.watch(store)
-    killer.process = Machine(tmp_path, store, "one").start("run", "recipe.yaml", "--out", URL)
-    said, _ = killer.process.communicate(timeout=60)
+def killed(here: Here, when: Callable[[str], bool]) -> float:
+    """A run in a process of its own, on machine one, that is killed at a request to the store; when that was."""
+    killer = Killer(when)
+    killer.watch(here.store)
+    killer.process = start(here)
+    said, _ = killer.process.communicate(timeout=90)
     assert killer.at, f"that moment never came: {said}"
-    before = list(server.calls)
-    store.fault = lambda request: None
-    code, said = Machine(tmp_path, store, "two").run()
-    assert code == 0, said
-    assert rough.differences(needed, outcome(tmp_path, store)) == []
-    assert not [key for key in store.objects if "segments" in key or "lease" in key]
+    here.store.fault = lambda request: None
+    return here.store.seen[killer.at - 1]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_it_goes_on_on_another_machine(here: Here, moment: str) -> None:
+    at = killed(here, nth(*MOMENTS[moment]))
+    began = len(here.server.calls)
+    assert here.run("two").stopped == ""
+    assert here.differs() == []
+    assert not [key for key in here.store.objects if "segments" in key or "lease" in key]
     # What had been answered when the last upload began is not asked again, less the journal's own window.
-    puts = [
-        store.seen[i] for i, request in enumerate(store.log[: killer.at - 1]) if "PUT run/segments" in request
-    ]
-    asked = Counter(call.identity for call in server.calls)
-    again = [call for call in before if asked[call.identity] > 1]
-    last = puts[-1] if puts else 0.0
-    uploaded = [call for call in again if call.answered and call.answered < last - 0.5]
-    assert not uploaded, f"{len(uploaded)} of {len(again)} answers that were uploaded were asked again"
+    requests = zip(here.store.log, here.store.seen, strict=True)
+    puts = [when for request, when in requests if "PUT run/segments" in request and when < at]
+    done = {call.identity: call.answered for call in here.server.calls[:began] if call.answered}
+    again = [done[call.identity] for call in here.server.calls[began:] if call.identity in done]
+    assert [age for age in again if puts and age < puts[-1] - SLACK_S] == []
 
 
-def test_killed_it_goes_on_at_once_on_the_same_machine(tmp_path: Path, server: Server, store: Store) -> None:
-    needed = calm(tmp_path, server)
-    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
-    killer = Killer(nth("PUT run/segments/", 3))
-    killer.watch(store)
-    killer.process = Machine(tmp_path, store).start("run", "recipe.yaml", "--out", URL)
-    killer.process.communicate(timeout=60)
-    done = {call.identity: call.answered for call in server.calls if call.answered}
-    began = len(server.calls)
-    store.fault = lambda request: None
-    code, said = Machine(tmp_path, store).run()
-    assert code == 0, said
-    assert "still does" not in said, (
-        "nobody is waited for: the lock of the work folder says that the holder is dead"
+def test_killed_it_goes_on_at_once_on_the_same_machine(here: Here, capfd: pytest.CaptureFixture[str]) -> None:
+    at = killed(here, nth("PUT run/segments/", 3))
+    done = {call.identity: call.answered for call in here.server.calls if call.answered}
+    began = len(here.server.calls)
+    assert here.run("one").stopped == ""
+    assert "looking for" not in capfd.readouterr().err, (
+        "the lock of the work folder says that the holder is dead"
     )
-    killed_at = store.seen[killer.at - 1]
-    again = [call for call in server.calls[began:] if call.identity in done]
-    assert all(done[call.identity] > killed_at - 0.5 for call in again), (
-        "what is on the disk here is not asked again"
-    )
-    assert rough.differences(needed, outcome(tmp_path, store)) == []
+    again = [done[call.identity] for call in here.server.calls[began:] if call.identity in done]
+    assert [age for age in again if age < at - SLACK_S] == [], "what is on the disk here is not asked again"
+    assert here.differs() == []
 
 
-def test_two_runs_at_once_are_refused(tmp_path: Path, server: Server, store: Store) -> None:
-    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
+def test_two_runs_at_once_are_refused(here: Here) -> None:
     arrived, leave = threading.Event(), threading.Event()
 
     def hold(call: object) -> bool:
         arrived.set()
         return not leave.is_set()
 
-    server.hold = hold
-    first = Machine(tmp_path, store, "one").start("run", "recipe.yaml", "--out", URL)
-    assert arrived.wait(30)
-    code, said = Machine(tmp_path, store, "two").run()
-    assert code == 1
-    assert f"{URL}: process {first.pid} on" in said
-    assert "is running there; wait for it, or name another with --out" in said
-    code, said = Machine(tmp_path, store, "two").command("status", URL)
-    assert f"going on, in process {first.pid} on" in said
+    here.server.hold = hold
+    first = start(here)
+    assert arrived.wait(60)
+    with pytest.raises(JournalError) as error:
+        here.run("two")
+    assert f"{URL}: process {first.pid} on" in str(error.value)
+    assert "is running there; wait for it, or name another with --out" in str(error.value)
+    assert f"going on, in process {first.pid} on" in places.status(URL)[0]
     leave.set()
-    assert first.wait(60) == 0
-    assert first.stdout
-    first.stdout.close()
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 0, said
 
 
-def test_a_run_that_was_taken_over_stops_and_keeps_what_it_paid_for(
-    tmp_path: Path, server: Server, store: Store
-) -> None:
-    needed = calm(tmp_path, server)
-    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
-    other = json.dumps({"holder": "process 1 on elsewhere", "token": "other", "home": "x", "every_s": 0.1})
+def test_a_run_that_was_taken_over_stops_and_keeps_what_it_paid_for(here: Here) -> None:
+    other = json.dumps(
+        {"holder": "process 1 on elsewhere", "token": "other", "home": "x", "every_s": 0.05}
+    ).encode()
+    taken = list[str]()
 
     def fault(request: str) -> None:
-        if request.startswith("PUT run/segments/") and not store.parts:
-            store.parts["once"] = {}
-            store._keep("run/run.lease", other.encode())
+        if request.startswith("PUT run/segments/") and not taken:
+            taken.append(request)
+            here.store._keep("run/run.lease", other)
 
-    store.fault = fault
-    code, said = Machine(tmp_path, store, "one").run()
-    assert code == 1, said
-    assert f"process 1 on elsewhere took over {URL}" in said
-    assert store.objects["run/run.lease"] == other.encode(), "the lease of the other is left alone"
-    answered = {call.identity for call in server.calls if call.answered}
-    before = len(server.calls)
-    store.fault = lambda request: None
-    code, said = Machine(tmp_path, store, "two").run()
-    assert code == 0, said
-    assert not answered & {call.identity for call in server.calls[before:]}, (
+    here.store.fault = fault
+    with pytest.raises(RemoteError, match=f"process 1 on elsewhere took over {URL}"):
+        here.run("one")
+    assert here.store.objects["run/run.lease"] == other, "the lease of the other is left alone"
+    answered = {call.identity for call in here.server.calls if call.answered}
+    before = len(here.server.calls)
+    here.store.fault = lambda request: None
+    assert here.run("two").stopped == ""
+    assert not answered & {call.identity for call in here.server.calls[before:]}, (
         "all of its answers were uploaded"
     )
-    assert rough.differences(needed, outcome(tmp_path, store)) == []
+    assert here.differs() == []
 
 
-def test_uploads_are_tried_again(tmp_path: Path, server: Server, store: Store) -> None:
-    needed = calm(tmp_path, server)
-    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
-    # The client tries five times by itself.
+def test_uploads_are_tried_again(here: Here) -> None:
     count = Counter[str]()
 
     def fault(request: str) -> tuple[int, str] | None:
         count[request] += 1
-        return (500, "InternalError") if request.endswith("000001.sqlite") and count[request] < 8 else None
+        return (
+            (503, "SlowDown")
+            if request.startswith("PUT") and "lease" not in request and count[request] < 3
+            else None
+        )
 
-    store.fault = fault
-    code, said = Machine(tmp_path, store).run()
-    assert code == 0, said
-    assert any(request.endswith("000001.sqlite") and n >= 8 for request, n in count.items())
-    assert rough.differences(needed, outcome(tmp_path, store)) == []
-
-
-def test_a_store_that_takes_nothing_any_more_stops_the_run_and_loses_nothing(
-    tmp_path: Path, server: Server, store: Store
-) -> None:
-    needed = calm(tmp_path, server)
-    rough.write(tmp_path, [server.url], ROWS, concurrency=1)
-    store.fault = lambda request: (403, "AccessDenied") if "PUT run/segments" in request else None
-    code, said = Machine(tmp_path, store).run()
-    assert code == 1
-    assert "set credentials that may" in said
-    asked = {call.identity for call in server.calls}
-    assert len(asked) < len(calls_of(needed)), "it stopped before its end"
-    before = len(server.calls)
-    store.fault = lambda request: None
-    code, said = Machine(tmp_path, store).run()
-    assert code == 0, said
-    assert not asked & {call.identity for call in server.calls[before:]}
-    assert rough.differences(needed, outcome(tmp_path, store)) == []
+    here.store.fault = fault
+    assert here.run().stopped == ""
+    assert count["PUT run/journal.sqlite"] == 3
+    assert here.differs() == []
 
 
-def calls_of(needed: dict[str, bytes]) -> range:
-    """As many as were answered in all."""
-    paid = json.loads(needed["what was paid"])
-    return range(sum(answers for answers, _, _ in paid.values()))
+def test_a_store_that_takes_nothing_any_more_stops_the_run_and_loses_nothing(here: Here) -> None:
+    here.server.latency_s = 0.1
+    here.store.fault = lambda request: (
+        (403, "AccessDenied") if request.startswith("PUT run/segments") else None
+    )
+    result = here.run()
+    assert result.failed
+    assert "what was answered cannot be uploaded" in result.stopped
+    assert "set credentials that may" in result.stopped
+    asked = {call.identity for call in here.server.calls}
+    before = len(here.server.calls)
+    assert before < here.answers, "it stopped before its end"
+    here.server.latency_s = 0.0
+    here.store.fault = lambda request: None
+    assert here.run().stopped == ""
+    assert not asked & {call.identity for call in here.server.calls[before:]}
+    assert here.differs() == []
 
 
-def test_no_secret_is_uploaded(tmp_path: Path, server: Server, store: Store) -> None:
+def test_an_upload_that_fails_at_the_end_says_where_the_run_is(here: Here) -> None:
+    here.store.fault = lambda request: (403, "AccessDenied") if request.startswith("PUT run/rows") else None
+    with pytest.raises(RemoteError) as error:
+        here.run()
+    assert f"All of the run is in {here.folder}" in str(error.value)
+    assert "run the same command again on this machine" in str(error.value)
+    assert "run/summary.json" not in here.store.objects, "nobody takes it for a finished one"
+    assert "run/run.lease" not in here.store.objects
+    before = len(here.server.calls)
+    here.store.fault = lambda request: None
+    assert here.run().stopped == ""
+    assert len(here.server.calls) == before
+    assert here.differs() == []
+
+
+def test_no_secret_is_uploaded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     key = "sk-test-key-0123456789"
-    rough.write(tmp_path, [server.url], 6, api_key="${TEST_KEY}")
-    machine = Machine(tmp_path, store, env={"TEST_KEY": key})
-    code, said = machine.run()
-    assert code == 0, said
-    assert any(f"Bearer {key}" == headers.get("Authorization") for headers in server.headers)
-    everything = {**store.objects, "said": said.encode()}
-    everything |= {str(path): path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    monkeypatch.setenv("TEST_KEY", key)
+    rough.write(here.folder, [here.server.url], 6, api_key="${TEST_KEY}")
+    here.run()
+    assert any(f"Bearer {key}" == headers.get("Authorization") for headers in here.server.headers)
+    everything = dict(here.store.objects)
+    everything |= {str(path): path.read_bytes() for path in here.folder.glob("one/**/*") if path.is_file()}
+    assert len(everything) > 12
     for secret in (key, stores.SECRET, stores.KEY):
         assert [name for name, content in everything.items() if secret.encode() in content] == []
 
 
-def test_a_run_is_looked_at_where_it_is(tmp_path: Path, server: Server, store: Store) -> None:
-    rough.write(tmp_path, [server.url], 6)
-    machine = Machine(tmp_path, store)
-    assert machine.run()[0] == 0
-    other = Machine(tmp_path, store, "two")
-    code, said = other.command("status", URL)
-    assert (code, said.splitlines()[0][:26]) == (0, f"{URL}: finished 20")
-    rows = [line for line in other.command("show", URL)[1].splitlines() if line and "Rows" not in line]
-    code, said = other.command("show", URL, rows[0], "--calls")
-    assert code == 0
-    assert "Question" in said
-    code, said = other.command("report", URL)
-    assert code == 0
-    assert "Finished." in said
-    code, said = other.command("export", URL, "--format", "sft")
-    assert code == 0
-    assert f"records in {URL}/dataset-sft" in said
-    assert "run/dataset-sft/data/train.parquet" in store.objects
-    gets = [request for request in store.log if request.startswith("GET run/")]
-    other.command("status", URL)
-    again = [request for request in store.log if request.startswith("GET run/")][len(gets) :]
-    assert [request for request in again if "lease" not in request] == [], (
-        "what has not changed is not fetched again"
+def test_a_run_is_looked_at_where_it_is(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    here.run("one")
+    here.on("two")
+
+    def said(*command: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            cli.main([*command])
+        assert left.value.code == 0
+        return capsys.readouterr().out
+
+    assert said("status", URL).startswith(f"{URL}: finished 20")
+    row = said("show", URL).splitlines()[1]
+    assert "Question" in said("show", URL, row, "--calls")
+    assert "Finished." in said("report", URL)
+    assert f"records in {URL}/dataset-sft" in said("export", URL, "--format", "sft")
+    assert "run/dataset-sft/data/train.parquet" in here.store.objects
+    seen = len(here.store.log)
+    said("status", URL)
+    fetched = [r for r in here.store.log[seen:] if r.startswith("GET run/") and "lease" not in r]
+    assert fetched == [], "what has not changed is not fetched again"
+
+
+def test_what_is_gone_there_is_gone_in_the_copy(here: Here) -> None:
+    here.run()
+    assert "finished" in places.status(URL)[0]
+    del here.store.objects["run/summary.json"]
+    assert "not finished" in places.status(URL)[0]
+
+
+def test_answers_of_a_run_that_was_never_ended_are_seen(here: Here) -> None:
+    here.store.fault = lambda request: (
+        (403, "AccessDenied") if request.startswith("PUT run/journal") else None
     )
+    with pytest.raises(RemoteError):
+        here.run()
+    assert [key for key in here.store.objects if "segments" in key]
+    assert any("answers" in line for line in places.status(URL))
 
 
-def test_what_is_no_run_is_said_so(tmp_path: Path, store: Store) -> None:
-    machine = Machine(tmp_path, store)
-    for command in (["status"], ["show"], ["report"], ["export"]):
-        code, said = machine.command(*command, URL)
-        assert code == (3 if command[0] in ("report", "export") else 1), said
-        assert URL in said
-        assert "Traceback" not in said
-        assert str(tmp_path) not in said
+@pytest.mark.parametrize("command", ["status", "show", "report", "export"])
+def test_what_is_no_run_is_said_so(here: Here, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main([command, URL])
+    assert left.value.code == (3 if command in ("report", "export") else 1)
+    said = capsys.readouterr().err
+    assert URL in said
+    assert str(here.folder) not in said
 
 
-def test_a_store_without_a_package_is_named_with_it(tmp_path: Path, store: Store) -> None:
-    recipe = {
-        "name": "x",
-        "source": {"path": "gs://bucket/prompts.jsonl"},
-        "models": {},
-        "stages": ["filter.dedup"],
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    code, said = Machine(tmp_path, store).command("check", "recipe.yaml")
-    assert code == 2
-    assert (
-        "source.path: gs://bucket/prompts.jsonl: gs:// needs a package that is not installed; pip install gcsfs"
-        in said
-    )
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://absent/run", "there is no such bucket, container or folder: make it first, or mend the name"),
+        ("gs://bucket/run", "gs:// needs a package that is not installed; pip install gcsfs"),
+        ("nowhere://bucket/run", "Protocol not known: nowhere"),
+        ("sftp://me:secret-word@host/run", "a password in an address shows in logs"),
+    ],
+)
+def test_a_place_that_cannot_be_written(here: Here, url: str, told: str) -> None:
+    with pytest.raises(RemoteError) as error:
+        here.run(url=url)
+    assert told in str(error.value)
+    assert "secret-word" not in str(error.value)
+    assert here.server.calls == []
+
+
+def test_without_credentials(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+    with pytest.raises(RemoteError, match="set credentials that may, as s3:// takes them \\(AWS_PROFILE"):
+        here.run()
+
+
+def test_a_local_run_does_not_load_what_a_remote_one_needs(tmp_path: Path) -> None:
+    code = "import sys; from synthpref import job, places; places.place('runs/x'); places.status"
+    code += "; print(*{m.split('.')[0] for m in sys.modules} & {'fsspec', 's3fs'})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

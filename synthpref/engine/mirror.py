@@ -31,7 +31,7 @@ from tenacity import (
     sleep_using_event,
     stop_after_delay,
     stop_when_event_set,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from synthpref.core.errors import RemoteError, SynthprefError
@@ -303,7 +303,7 @@ class Mirror(Copy):
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, RemoteError) and error.passing),
             stop=stop_after_delay(0 if self._failed else self.pace.patience_s) | stop_when_event_set(ending),
-            wait=wait_exponential_jitter(initial=0.5, max=30, jitter=0.5),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
             sleep=sleep_using_event(ending),
             before_sleep=self._again,
             reraise=True,

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"
 VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "sha256")
 """What a store calls the hash, or the version, of what a file holds."""
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+LOGIN = frozenset({"ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webdav"})
+"""Kinds whose addresses may hold a name and a password."""
 NEVER_PASSING = (
     ArithmeticError,
     AssertionError,
@@ -130,7 +133,7 @@ def opened(url: str) -> tuple[Any, str]:
     from fsspec.registry import known_implementations
 
     kind = urlsplit(url).scheme
-    if urlsplit(url.rpartition("::")[2]).password:
+    if kind in LOGIN and urlsplit(url).password:
         fix = f"set it as fsspec takes it from the environment, e.g. FSSPEC_{kind.upper()}_PASSWORD"
         raise RemoteError(
             f"{kind}://…: a password in an address shows in logs and in lists of processes; {fix}"
@@ -154,7 +157,8 @@ def stamp(info: Mapping[str, Any]) -> str:
         if info.get(name):
             return str(info[name])
     time = next((info[name] for name in TIMES if info.get(name)), "")
-    return f"{info.get('size')} {time}"
+    # Some say it in one way when they list, and in another when they are asked for a file.
+    return f"{info.get('size')} {time.timestamp() if isinstance(time, datetime) else time}"
 
 
 def fetched(fs: Any, path: str, file: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from synthpref import job
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
 from synthpref.models import reward_form, wire
@@ -325,6 +328,60 @@ def test_vllm_is_given_both_answers_and_names_for_the_template() -> None:
     assert body["chat_template_kwargs"] == {"response_a": "a", "response_b": "b", "think": False}
     assert body["messages"] == list(compared("a", "b").messages)
     assert values(made) == answers(Simulated(model="m"), compared("a", "b"))[0].values
+
+
+# ---- in a run
+
+
+def test_a_run_over_a_service_that_fails_now_and_then_invents_nothing(tmp_path: Path) -> None:
+    """Rows whose reply has another shape are rejected; a number that is none is a score without a value; the key is
+    in no file."""
+
+    def reply(body: Any) -> Any:
+        items = body["pairs"]
+        if any("bad" in answer for _, answer in items):
+            return {"scores": ["high"] * len(items)}
+        return {"scores": [None if "none" in answer else float(len(answer)) for _, answer in items]}
+
+    words = ["fine", "bad", "none", "good"]
+    rows = [{"prompt": f"Why {w}?", "answers": [w, f"{w} and long", f"{w} and longer yet"]} for w in words]
+    with replying(reply) as server:
+        tree = {
+            "name": "graded",
+            "models": {
+                "rm": {
+                    "backend": "openai",
+                    "model": "m",
+                    "base_url": server.url,
+                    "headers": {"X-Api-Key": "sesame-open-wide"},
+                    "serves": "reward",
+                    "reward_form": {**MANY, "batch": 8},
+                    "retries": 0,
+                }
+            },
+            "source": {"rows": rows, "samples": {"column": "answers"}},
+            "stages": [{"reward": {"model": "rm"}}, {"pair.extremes": {"score": "reward"}}],
+            "limits": {"max_reject_rate": 1},
+        }
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+        result = job.run(job.load(tmp_path / "recipe.yaml"), tmp_path / "run")
+        assert {headers["X-Api-Key"] for headers in server.headers} == {"sesame-open-wide"}
+        asked = server.requests
+        job.run(job.load(tmp_path / "recipe.yaml"), tmp_path / "run")
+        again = [answer for body in server.bodies[asked:] for _, answer in body["pairs"]]
+        assert again, "what failed is asked again"
+        assert all("bad" in answer for answer in again), "and nothing else"
+    assert (result.books.exported, result.books.dropped, result.books.rejected) == (2, 1, 1)
+    made = list(job.rows.read_rows(tmp_path / "run/rows.parquet"))
+    assert [one.values("reward") for one in made if one.pairs] == [[4.0, 13.0, 19.0]] * 2
+    left = [json.loads(line) for line in (tmp_path / "run/left.jsonl").read_text("utf-8").splitlines()]
+    reasons = {one["how"]: one for one in left}
+    assert reasons["drop"]["reason"] == "no scores"
+    why = "no reward: head 'reward' gave no number"
+    assert {s["scores"]["reward"]["why"] for s in reasons["drop"]["row"]["samples"]} == {why}
+    assert "no score where reward_form.scores says" in reasons["reject"]["detail"]
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or b"sesame-open-wide" not in path.read_bytes(), path
 
 
 # ---- recipes that cannot work

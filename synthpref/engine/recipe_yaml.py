@@ -22,7 +22,7 @@ LONG_ENOUGH = 8
 """Shorter secrets ("EMPTY", "test") are hidden where they stand, but not looked for in other texts."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Refuses a key that comes twice, where PyYAML would keep the last one."""
 
 

@@ -35,7 +35,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             message = f"the key {key!r} comes twice, in line {seen[key]} and in line {line}"
             raise RecipeError([Problem("", message, "remove one")])
         seen[key] = line
-    return loader.construct_mapping(node, deep=True)
+    mapping: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return mapping
 
 
 # Truth values as in YAML 1.2: a field called `on` is a text, not true.

@@ -85,9 +85,9 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
 
 
 @cache
-def _installed() -> EntryPoints:
-    """All entry points there are: what is installed is looked through once."""
-    return entry_points()
+def _installed(group: str) -> EntryPoints:
+    """The entry points of a group; what is installed is looked through once."""
+    return entry_points(group=group)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -107,7 +107,7 @@ class Registry:
         self._from: dict[tuple[Kind, str], str] = {}
         self._digests: dict[str, str] = {}
         for kind in BUILT_IN:
-            for point in _installed().select(group=f"synthpref.{kind}"):
+            for point in _installed(f"synthpref.{kind}"):
                 origin = point.dist.name if point.dist else point.value
                 self._digests[origin] = point.dist.version if point.dist else ""
                 self._add(kind, point.name, point, origin)

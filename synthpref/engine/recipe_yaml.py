@@ -24,7 +24,7 @@ LONG_ENOUGH = 8
 """Shorter secrets ("EMPTY", "test") are hidden where they stand, but not looked for in other texts."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Refuses a key that comes twice, where PyYAML would keep the last one."""
 
 
@@ -37,7 +37,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             message = f"the key {key!r} comes twice, in line {seen[key]} and in line {line}"
             raise RecipeError([Problem("", message, "remove one")])
         seen[key] = line
-    return loader.construct_mapping(node, deep=True)
+    mapping: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return mapping
 
 
 # Truth values as in YAML 1.2: a field called `on` is a text, not true.

@@ -55,7 +55,8 @@ def recipe(stages: list[Any], rows: list[Any] = ROWS, models: Tree | None = None
         "explainer": {"model": "explainer", "refuse": 0.4},
         "scorer": {"model": "scorer"},
     }
-    named = {name: {"backend": "noted", **fields} for name, fields in roles.items()}
+    # Few slots make few workers, of which each run starts all.
+    named = {name: {"backend": "noted", "concurrency": 2, **fields} for name, fields in roles.items()}
     return {
         "name": "edited",
         "seed": 7,

@@ -28,7 +28,6 @@ from synthpref.io import read, side_by_side
 
 Walk = Callable[[Recipe, Path], job.Result]
 """Runs one round, or goes on with it."""
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Asked:
             yield number, recipe, None if self.awaited(recipe.source, number) else job.estimate(recipe)
 
 
-def run(asked: Asked, wanted: rounds.Rounds, walk: Walk, tell: Tell) -> job.Result | None:
+def run(asked: Asked, wanted: rounds.Rounds, walk: Walk, tell: hook.Tell) -> job.Result | None:
     """Run the rounds that are not done; how the last of them ended, None where all were done before.
 
     Raises SynthprefError, or KeyboardInterrupt when it was told twice to stop.
@@ -97,7 +96,7 @@ def run(asked: Asked, wanted: rounds.Rounds, walk: Walk, tell: Tell) -> job.Resu
     return result
 
 
-def _round(asked: Asked, wanted: rounds.Rounds, number: int, walk: Walk, tell: Tell) -> job.Result:
+def _round(asked: Asked, wanted: rounds.Rounds, number: int, walk: Walk, tell: hook.Tell) -> job.Result:
     at, line = rounds.home(asked.folder, number), wanted.hooked(number)
     recipe = replace(asked.recipe(number), spent=rounds.spent_before(asked.folder, number))
     tell(f"round {number} of {wanted.count}: {at}")
@@ -109,13 +108,12 @@ def _round(asked: Asked, wanted: rounds.Rounds, number: int, walk: Walk, tell: T
         return result
     ended = hook.Ended()
     if at_work:
-        tell(f"the hook of an earlier start is at work; waiting for it ({at}/hook.log)")
-        ended = hook.wait(at)
+        ended = hook.wait(at, tell)
     elif line and not given:
         if not result.records:
             return replace(result, stopped=f"{at}/dataset is empty, so its hook is not run", failed=True)
-        tell(f"the hook is at work ({at}/hook.log)")
-        ended = hook.run(line, at, recipe.base, rounds.environment(asked.folder, number, wanted))
+        told = rounds.environment(asked.folder, number, wanted)
+        ended = hook.run(line, at, recipe.base, told, tell)
     if ended.told and ended.code != 0:
         return replace(result, stopped="interrupted while the hook was at work, which will be run again")
     if ended.code != 0:

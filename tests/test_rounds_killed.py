@@ -30,6 +30,14 @@ echo models.policy.model=policy-$ROUND > $SYNTHPREF_NEXT
 """
 
 
+@dataclass(frozen=True)
+class Calm:
+    """The files of a run, and what it asked."""
+
+    outcome: dict[str, bytes]
+    asked: Counter[str]
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving() as server:
@@ -81,13 +89,14 @@ class Outside:
         return Counter(call.identity for call in self.server.calls)
 
 
-@pytest.fixture
-def calm(tmp_path: Path, server: Server) -> Outside:
-    """One that nobody disturbs."""
-    made = Outside(tmp_path / "calm", server)
-    made.write()
-    made.run()
-    return made
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """What a run comes to that nobody disturbs."""
+    with serving() as server:
+        made = Outside(tmp_path_factory.mktemp("calm"), server)
+        made.write()
+        made.run()
+        return Calm(made.outcome(), made.asked())
 
 
 def until(true: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -116,10 +125,8 @@ def group_of(run: Outside, number: int) -> int:
 
 
 def test_killed_within_the_second_round_at_several_moments(
-    tmp_path: Path, calm: Outside, server: Server
+    tmp_path: Path, calm: Calm, server: Server
 ) -> None:
-    needed = calm.asked()
-    server.calls.clear()
     run = Outside(tmp_path / "killed", server)
     run.write()
     run.let_go()
@@ -135,14 +142,14 @@ def test_killed_within_the_second_round_at_several_moments(
     first = Counter([call.identity for call in server.calls][:30])
     server.hold = lambda call: False
     run.run()
-    assert run.outcome() == calm.outcome()
-    assert run.asked().keys() == needed.keys()
+    assert run.outcome() == calm.outcome
+    assert run.asked().keys() == calm.asked.keys()
     assert all(run.asked()[identity] == 1 for identity in first), "nothing of the first round is asked again"
     assert (hooked(run.folder), run.ended()) == ([1, 2, 3], [1, 2, 3])
 
 
 def test_killed_while_a_hook_is_at_work_it_is_waited_for_and_not_run_again(
-    tmp_path: Path, calm: Outside, server: Server
+    tmp_path: Path, calm: Calm, server: Server
 ) -> None:
     run = Outside(tmp_path / "killed", server)
     run.write()
@@ -159,11 +166,11 @@ def test_killed_while_a_hook_is_at_work_it_is_waited_for_and_not_run_again(
     run.let_go()
     assert process.wait(PATIENCE_S) == 0, run.said()
     assert (hooked(run.folder), run.ended()) == ([1, 2, 3], [1, 2, 3])
-    assert run.outcome() == calm.outcome()
+    assert run.outcome() == calm.outcome
 
 
 def test_a_hook_that_ended_well_when_nobody_was_there_is_not_run_again(
-    tmp_path: Path, calm: Outside, server: Server
+    tmp_path: Path, calm: Calm, server: Server
 ) -> None:
     run = Outside(tmp_path / "killed", server)
     run.write()
@@ -179,10 +186,10 @@ def test_a_hook_that_ended_well_when_nobody_was_there_is_not_run_again(
     assert not (run.round(1) / "round.json").exists()
     run.run()
     assert (hooked(run.folder), run.ended()) == ([1, 2, 3], [1, 2, 3])
-    assert run.outcome() == calm.outcome()
+    assert run.outcome() == calm.outcome
 
 
-def test_a_hook_that_was_killed_as_well_is_run_again(tmp_path: Path, calm: Outside, server: Server) -> None:
+def test_a_hook_that_was_killed_as_well_is_run_again(tmp_path: Path, calm: Calm, server: Server) -> None:
     run = Outside(tmp_path / "killed", server)
     run.write()
     process = run.start()
@@ -193,7 +200,7 @@ def test_a_hook_that_was_killed_as_well_is_run_again(tmp_path: Path, calm: Outsi
     before = run.asked()
     run.run()
     assert (hooked(run.folder), run.ended()) == ([1, 1, 2, 3], [1, 2, 3])
-    assert run.outcome() == calm.outcome()
+    assert run.outcome() == calm.outcome
     assert (run.asked() - before).total() == 60, "two rounds, and nothing of the first"
 
 
@@ -211,7 +218,7 @@ def test_a_hook_alone_that_is_killed_stops_the_run(tmp_path: Path, server: Serve
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupt_goes_to_the_hook_and_the_run_stops(
-    tmp_path: Path, calm: Outside, server: Server, number: signal.Signals
+    tmp_path: Path, calm: Calm, server: Server, number: signal.Signals
 ) -> None:
     run = Outside(tmp_path / "stopped", server)
     run.write(f"trap 'echo told; exit 9' INT\n{HOOK}")
@@ -223,7 +230,7 @@ def test_an_interrupt_goes_to_the_hook_and_the_run_stops(
     assert "told" in (run.round(1) / "hook.log").read_text("utf-8")
     run.run()
     assert (hooked(run.folder), run.ended()) == ([1, 1, 2, 3], [1, 2, 3])
-    assert run.outcome() == calm.outcome()
+    assert run.outcome() == calm.outcome
 
 
 def test_a_hook_that_ends_well_all_the_same_is_done(tmp_path: Path, server: Server) -> None:

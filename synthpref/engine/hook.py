@@ -31,6 +31,7 @@ sh -c "$1" </dev/null
 echo $? >"$2.part" && mv "$2.part" "$2"
 """
 _LOOK_S = 0.1
+Tell = Callable[[str], None]
 TAIL = 20
 """Lines of a hook's output that are shown when it fails."""
 
@@ -55,37 +56,46 @@ def working(at: Path) -> int | None:
     """The process group of the round's hook where it is at work."""
     try:
         with (at / "hook.lock").open("r+", encoding="ascii") as lock:
-            return None if _locked(lock, wait=False) else int(lock.read() or 0)
+            return None if _free(lock) else int(lock.read() or 0)
     except FileNotFoundError:
         return None
 
 
-def run(line: str, at: Path, cwd: Path, environment: Mapping[str, str]) -> Ended:
+def run(line: str, at: Path, cwd: Path, environment: Mapping[str, str], tell: Tell) -> Ended:
     """Run the hook of the round in the folder `at`. Raises KeyboardInterrupt when told twice to stop."""
+    import fcntl  # not everywhere
+
     (at / "hook.exit").unlink(missing_ok=True)
     (at / "next.txt").write_text("", encoding="utf-8")
-    with (at / "hook.lock").open("w+", encoding="ascii") as lock, (at / "hook.log").open("ab") as output:
-        _locked(lock, wait=True)
-        output.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} the hook begins\n".encode())
-        output.flush()
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", _KEEPER, "hook", line, str(at / "hook.exit")],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            stdin=lock,
-            stdout=output,
-            stderr=output,
-            # Ctrl-C is for the run, which passes it on; and what the hook leaves running is not of the run.
-            start_new_session=True,
-        )
-    with _passing_on(lambda: process.pid) as told:
+    begun: list[int] = []
+    with _passing_on(lambda: begun[0] if begun else None) as told:
+        tell(f"the hook is at work ({at}/hook.log)")
+        with (at / "hook.lock").open("w+", encoding="ascii") as lock, (at / "hook.log").open("ab") as output:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # may wait a moment for one who looks
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            output.write(f"--- {now} the hook begins\n".encode())
+            output.flush()
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _KEEPER, "hook", line, str(at / "hook.exit")],
+                cwd=cwd,
+                env={**os.environ, **environment},
+                stdin=lock,
+                stdout=output,
+                stderr=output,
+                # Ctrl-C is for the run, which passes it on; and what the hook leaves running is not of the run.
+                start_new_session=True,
+            )
+        begun.append(process.pid)
+        if told:  # while there was nobody yet to tell
+            _send(process.pid, signal.SIGINT)
         process.wait()
     return Ended(ended(at), bool(told))
 
 
-def wait(at: Path) -> Ended:
+def wait(at: Path, tell: Tell) -> Ended:
     """Wait for a hook that an earlier start of the run has left at work; as `run`."""
     with _passing_on(lambda: working(at)) as told:
+        tell(f"the hook of an earlier start is at work; waiting for it ({at}/hook.log)")
         while working(at) is not None:
             time.sleep(_LOOK_S)
     return Ended(ended(at), bool(told))
@@ -99,15 +109,23 @@ def last_lines(at: Path) -> str:
     return "\n".join(text.splitlines()[-TAIL:])
 
 
-def _locked(lock: IO[str], *, wait: bool) -> bool:
-    """Whether the lock is ours now; it is let go with the file. One who only looks holds it for a moment."""
+def _free(lock: IO[str]) -> bool:
+    """Whether no hook holds the lock. Looking does not take it from others who look."""
     import fcntl  # not everywhere
 
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _send(group: int | None, number: signal.Signals) -> None:
+    try:
+        if group:
+            os.killpg(group, number)
+    except ProcessLookupError:
+        log.info("the hook had ended when it was to be told")
 
 
 @contextmanager
@@ -115,20 +133,13 @@ def _passing_on(group: Callable[[], int | None]) -> Iterator[list[str]]:
     """The first signal goes to the hook, as an interrupt; the second kills it, and leaves. Yields what was told."""
     told: list[str] = []
 
-    def send(number: signal.Signals) -> None:
-        told.append(number.name)
-        try:
-            if pid := group():
-                os.killpg(pid, number)
-        except ProcessLookupError:
-            log.info("the hook had ended when it was to be told")
-
     def first() -> None:
-        send(signal.SIGINT)
+        told.append("stop")
+        _send(group(), signal.SIGINT)
         os.write(2, b"\nStopping: waiting for the hook; interrupt again to kill it.\n")
 
     def second() -> None:
-        send(signal.SIGKILL)
+        _send(group(), signal.SIGKILL)
         raise KeyboardInterrupt
 
     with hearing() as signals:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -87,6 +87,15 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What `load` was given, for who has to load the same recipe somewhere else."""
+
+    path: Path = Path()
+    settings: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A checked recipe, ready to run."""
 
@@ -102,6 +111,7 @@ class Recipe:
     """The recipe as plain values, without secrets."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     spent: Spent = field(default_factory=Spent)
+    origin: Origin = field(default_factory=Origin, repr=False)
 
     @property
     def name(self) -> str:
@@ -169,7 +179,8 @@ def load(
         env = {**env, **variables}
     tree, problems, secrets = recipe_yaml.expand(written, env)
     try:
-        return _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)
+        made = _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)
+        return replace(made, origin=Origin(path, tuple(settings), variables))
     except RecipeError as error:
         hidden = [
             [recipe_yaml.redact(t, secrets) for t in (p.path, p.message, p.fix)] for p in error.problems

@@ -23,12 +23,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
+from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child, vllm_read
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
 from synthpref.models.pool import Endpoint, Pool, limiter_for
+from synthpref.models.turns import Placed, Turns
 from synthpref.models.vllm_engine import Engine, children, family
 
 INSTALL = (
@@ -42,7 +43,7 @@ _starting = threading.Lock()
 """Held while an engine starts: which devices it gets is in the environment of the whole process."""
 
 
-class VLLM(ModelSpec):
+class VLLM(Placed):
     """A model in vLLM's engine, in the process of the run: no server, and roles on one model share one engine."""
 
     backend: Literal["vllm"] = "vllm"
@@ -131,16 +132,20 @@ class VLLM(ModelSpec):
             usual["reasoning_parser"] = self.reasoning_parser
         if self.lora:
             usual["enable_lora"] = True
+        if self.placement == "in_turn" and self.backend == "vllm" and not arguments.on_cpu():
+            # Its weights then wait in the machine's memory, and come back in seconds.
+            usual["enable_sleep_mode"] = True
         return usual | {"model": self.model} | dict(self.engine)
 
     def open(self, shared: dict[str, Any]) -> Backend:
         if find_spec("vllm") is None:
             raise BackendError("unsupported", INSTALL)
         started_with = self.start_arguments()
+        sleeps = bool(started_with.get("enable_sleep_mode"))
         fleet = f"vllm {arguments.signature(started_with, self.engines)}"
         if fleet not in shared:
             shared[fleet] = [
-                Engine(name, partial(_launch, started_with, devices), shared.get("stop"))
+                Engine(name, partial(_launch, started_with, devices), shared.get("stop"), sleeps=sleeps)
                 for name, devices in self._places()
             ]
         endpoints = []
@@ -148,7 +153,8 @@ class VLLM(ModelSpec):
             most = round(self.slots() / self.engines * arguments.AHEAD)
             limiter = limiter_for(shared, f"{fleet} {i}", most, law=Fixed)
             endpoints.append(Endpoint(engine.name, _Door(self, engine.use(), limiter, shared), limiter))
-        return Pool(endpoints)
+        pool = Pool(endpoints)
+        return Turns.before(pool, shared, fleet, shared[fleet]) if self.placement == "in_turn" else pool
 
     def _places(self) -> list[tuple[str, str | None]]:
         """A name and the devices of each engine; None for those that the environment leaves."""

@@ -26,6 +26,7 @@ from synthpref.core.seam import NEUTRAL, Backend, Completion, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child
 from synthpref.models.openai import OpenAI
+from synthpref.models.turns import Turns
 from synthpref.models.vllm import INSTALL, VISIBLE, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
 
@@ -70,7 +71,8 @@ class VLLMServe(VLLM):
         ports, engines = shared[fleet]
         for engine in engines:
             engine.use()
-        return _Served(engines, self._wire(ports).open(shared))
+        served = _Served(engines, self._wire(ports).open(shared))
+        return Turns.before(served, shared, fleet, engines) if self.placement == "in_turn" else served
 
     def _words(self, started_with: Mapping[str, Any], template: str | None) -> list[str]:
         """What the server is started with, on its command line."""

@@ -602,6 +602,8 @@ IN_PROCESS: dict[str, Edit] = {
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "reasoning_parser": Edit({"reasoning_parser": "qwen3"}, ASKS),
     "lora": Edit({"lora": "somebody/adapter"}, ASKS),
+    "placement": Edit({"placement": "in_turn"}, FREE),
+    "block": Edit({"block": 64}, FREE),
 }
 """Fields of a model in an engine of the run's own."""
 
@@ -622,6 +624,8 @@ HERE: dict[str, Edit] = {
     "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "batch": Edit({"batch": 2}, FREE),
+    "placement": Edit({"placement": "in_turn"}, FREE),
+    "block": Edit({"block": 64}, FREE),
 }
 """Fields of a model in the process of the run."""
 OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling"}

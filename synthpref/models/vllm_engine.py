@@ -116,7 +116,7 @@ class Engine:
         if self._sleeps:
             try:
                 await running.sleep(1)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever it says, it can be ended
                 log.warning("%s: the engine does not sleep, and is ended: %s", self.name, error)
             else:
                 log.info("%s: the engine sleeps after %.1f s", self.name, self._clock() - began)
@@ -133,7 +133,7 @@ class Engine:
         began, self._asleep = self._clock(), None
         try:
             await asleep.wake_up()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the same
             log.warning("%s: the engine does not wake up, and is started again: %s", self.name, error)
             await self._end(asleep)
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -309,13 +308,12 @@ BACKENDS = {"gated": Gated}
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "QUIET_S", 0.03)
     # The fewest rows that a run walks at once would be one block here.
     monkeypatch.setattr("synthpref.engine.runner.WORKERS", (1, 8192))
     AWAKE.clear()
     LOG.clear()
-    yield
 
 
 def recipe(folder: Path, placement: str, **head: Any) -> Path:

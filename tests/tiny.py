@@ -119,3 +119,18 @@ def adapter(base: str, folder: Path, seed: int = 1) -> str:
     said |= {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", "modules_to_save": None}
     (folder / "adapter_config.json").write_text(json.dumps(said), encoding="utf-8")
     return str(folder)
+
+
+def merged(base: str, lora: str, folder: Path) -> str:
+    """The policy with an adapter of `adapter` made part of its weights; its folder."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    weights = load_file(Path(lora) / "adapter_model.safetensors")
+    for name, a in weights.items():
+        if name.endswith("lora_A.weight"):
+            own = model.get_parameter(name.removeprefix("base_model.model.").replace("lora_A.", ""))
+            # alpha over rank is 2.
+            own.data += 2 * weights[name.replace("lora_A", "lora_B")] @ a
+    return _saved(model, AutoTokenizer.from_pretrained(base), folder)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from synthpref.core.errors import Problem
 from synthpref.core.types import Message, Usage
 
 Capability = Literal[
@@ -174,6 +175,12 @@ class ModelSpec(BaseModel):
     def place(self) -> str:
         """Where it is: roles at one place are there, and away, together."""
         return f"{self.backend} {self.model}"
+
+    @staticmethod
+    def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
+        """What is wrong with the roles of a recipe beside each other. Asked once of all that share the method; `roles`
+        are those of all backends."""
+        return []
 
     def secrets(self) -> list[str]:
         """Values that may never be written anywhere."""

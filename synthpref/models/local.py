@@ -14,18 +14,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
+from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, Request
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Line
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import template_text
+from synthpref.models.turns import Placed, Turns
 
 INSTALL = 'backend: local needs torch and transformers: pip install "synthpref[local]"'
 AHEAD = 4
 """Batches' worth of calls that may be under way, so that there is a choice of like lengths."""
 
 
-class Local(ModelSpec):
+class Local(Placed):
     """A model that runs in the process of the run, through transformers: no server, no key, no GPU needed."""
 
     backend: Literal["local"] = "local"
@@ -94,8 +95,9 @@ class Local(ModelSpec):
         name = f"local {(self.model, self.revision, self.serves, self.device, self.dtype, self.trust_remote_code)}"
         if name not in shared:
             batches = Batches(self.model, lambda: _load(self))
-            shared[name] = Line(name, batches.load, batches.work)
-        return _Door(self, shared[name].use(self.batch))
+            shared[name] = Line(name, batches.load, batches.work, batches.drop)
+        door = _Door(self, shared[name].use(self.batch))
+        return Turns.before(door, shared, name, [shared[name]]) if self.placement == "in_turn" else door
 
 
 def installed() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +43,15 @@ class Batches:
     def load(self) -> None:
         self.loaded = self._open()
         self.writer = Writer(self.loaded, self.name)
+
+    def drop(self) -> None:
+        """Give the memory up, if there is any."""
+        torch = self.loaded.torch if hasattr(self, "loaded") else None
+        with contextlib.suppress(AttributeError):
+            del self.writer, self.loaded
+        gc.collect()
+        if torch and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def work(self, batch: Sequence[Place]) -> None:
         """Do each task of a batch, or say why it failed."""

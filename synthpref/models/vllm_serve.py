@@ -26,16 +26,20 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import NEUTRAL, Backend, Completion, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child
+from synthpref.models import vllm_lora as lora
+from synthpref.models import vllm_places as places
 from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
-from synthpref.models.vllm import INSTALL, VISIBLE, VLLM
+from synthpref.models.turns import Turns
+from synthpref.models.vllm import INSTALL, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
+from synthpref.models.vllm_places import VISIBLE
 from synthpref.models.wire import named_heads
 
 HOST = "127.0.0.1"
 LOOK_S = 0.25
 ADAPTER = "adapter"
-"""What the server calls the role's LoRA adapter."""
+"""What the server calls a LoRA adapter that is alone."""
 
 
 class VLLMServe(VLLM):
@@ -55,10 +59,10 @@ class VLLMServe(VLLM):
             raise BackendError("unsupported", INSTALL)
         template = self.template()
         started_with = self.start_arguments()
-        fleet = f"vllm-serve {arguments.signature(started_with, self.engines, template, self.lora)}"
+        fleet = f"vllm-serve {arguments.signature(started_with, self.engines, self.devices, template, self._loras())}"
         if fleet not in shared:
-            places = self._places()
-            ports = free_ports(len(places))
+            groups = places.of(self)
+            ports = free_ports(len(groups))
             shared[fleet] = (
                 ports,
                 [
@@ -67,13 +71,14 @@ class VLLMServe(VLLM):
                         partial(_launch, self._words(started_with, template), port, devices, self.start_s),
                         shared.get("stop"),
                     )
-                    for port, (name, devices) in zip(ports, places, strict=True)
+                    for port, (name, devices) in zip(ports, groups, strict=True)
                 ],
             )
         ports, engines = shared[fleet]
         for engine in engines:
             engine.use()
-        return _Served(engines, self._wire(ports).open(shared), self.head_names)
+        served = _Served(engines, self._wire(ports).open(shared), self.head_names)
+        return Turns.before(served, shared, fleet, engines) if self.placement == "in_turn" else served
 
     def head_names(self) -> dict[int, str]:
         """The names that the model has for its heads: the server does not tell them, and the engine does."""
@@ -85,16 +90,19 @@ class VLLMServe(VLLM):
         words = flags(started_with)
         if template is not None:
             words += ["--chat-template", template]
-        if self.lora:
-            words += ["--lora-modules", f"{ADAPTER}={self.lora}"]
+        if loras := self._loras():
+            words += ["--lora-modules", *(f"{name}={path}" for name, path in loras.items())]
         return words
+
+    def _loras(self) -> dict[str, str]:
+        return lora.paths(self.lora, self.loras, ADAPTER)
 
     def _wire(self, ports: tuple[int, ...]) -> OpenAI:
         extra = dict(self.sampling)
         if self.chat_template_kwargs:
             extra["chat_template_kwargs"] = dict(self.chat_template_kwargs)
         return OpenAI(
-            model=ADAPTER if self.lora else self.model,
+            model=(self.lora if self.loras else ADAPTER) if self.lora else self.model,
             base_url=tuple(f"http://{HOST}:{port}/v1" for port in ports),
             serves=self.serves,
             structured_output=self.structured_output,

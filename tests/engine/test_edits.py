@@ -618,12 +618,16 @@ IN_PROCESS: dict[str, Edit] = {
     "structured_output": Edit({"structured_output": False}, ASKS),
     "engine": Edit({"engine": {"max_model_len": 9}}, ASKS),
     "engines": Edit({"engines": 2}, FREE),
+    "devices": Edit({"devices": ["1"]}, FREE),
     "serves": Edit({"serves": "reward"}, ASKS),
     "sampling": Edit({"sampling": {"top_k": 5}}, ASKS),
     "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "reasoning_parser": Edit({"reasoning_parser": "qwen3"}, ASKS),
     "lora": Edit({"lora": "somebody/adapter"}, ASKS),
+    "loras": Edit({"loras": {"polite": "somebody/adapter"}}, FREE),
+    "placement": Edit({"placement": "in_turn"}, FREE),
+    "block": Edit({"block": 64}, FREE),
 }
 """Fields of a model in an engine of the run's own."""
 
@@ -645,6 +649,8 @@ HERE: dict[str, Edit] = {
     "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "batch": Edit({"batch": 2}, FREE),
+    "placement": Edit({"placement": "in_turn"}, FREE),
+    "block": Edit({"block": 64}, FREE),
 }
 """Fields of a model in the process of the run."""
 OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling", "reward_form": {}}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from synthpref.engine.recipe import Recipe
     from synthpref.job import Result
+    from synthpref.on_ray import Cluster
     from synthpref.places import Place
 
 EXIT_CODES = {
@@ -190,12 +191,33 @@ def run(
             help="Of a run at a URL: where it works, on a fast disk. Default: SYNTHPREF_WORK, or the cache."
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="ray", help="Walk the rows on a Ray cluster; see docs/scaling.md."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster: auto, HOST:PORT or ray://…; else one is started here.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="In how many parts. Default: 4 a worker.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many. Default: what there is room for.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a worker. Default: what its models need.")
+    ] = None,
 ) -> None:
-    """Run a recipe into a run folder, or go on with the run that is there."""
+    """Run a recipe into a run folder, or go on with the run that is there, here or on a cluster."""
     from synthpref import job
     from synthpref.core.errors import Problem, RecipeError
     from synthpref.places import place
 
+    cluster = None
+    if on is not None:
+        from synthpref.on_ray import Cluster
+
+        if on != "ray":
+            raise RecipeError([Problem("--on", f"no cluster called {on!r}", "write --on ray")])
+        cluster = Cluster(address, shards, workers, gpus)
     loaded = job.load(recipe, set_ or [])
     console = _console(stderr=True)
     where = place(out or Path("runs") / loaded.name, work)
@@ -203,7 +225,7 @@ def run(
 
     def walk(recipe: Recipe, out: Path | Place) -> job.Result:
         at = place(out) if isinstance(out, Path) else out
-        return _walk(console, recipe, at, limit, of_rounds=loaded.head.rounds is not None)
+        return _walk(console, recipe, at, limit, cluster, of_rounds=loaded.head.rounds is not None)
 
     try:
         if wanted := loaded.head.rounds:
@@ -230,7 +252,15 @@ def run(
     console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")
 
 
-def _walk(console: Console, recipe: Recipe, where: Place, limit: int | None, *, of_rounds: bool) -> Result:
+def _walk(
+    console: Console,
+    recipe: Recipe,
+    where: Place,
+    limit: int | None,
+    cluster: Cluster | None,
+    *,
+    of_rounds: bool,
+) -> Result:
     """Run one recipe, with all that is said about it on the way."""
     from contextlib import ExitStack
 
@@ -251,7 +281,7 @@ def _walk(console: Console, recipe: Recipe, where: Place, limit: int | None, *, 
         def view(progress: Progress) -> None:
             stack.enter_context(watching(console, progress))
 
-        result = job.run(recipe, where, limit=limit, expected=expected, view=view)
+        result = job.run(recipe, where, limit=limit, expected=expected, view=view, cluster=cluster)
     folder = where.name
     books = result.books
     added = f" + {books.added:,} made" if books.added else ""

@@ -157,6 +157,10 @@ class ModelSpec(BaseModel):
         """How many calls may be under way at once, at the most."""
         return 256
 
+    def accelerators(self) -> frozenset[str]:
+        """The accelerators that it holds on the machine that asks; roles that name the same one share it."""
+        return frozenset()
+
     def gathers(self) -> int:
         """How many rows are to be under way at once, where requests are gathered before they are sent; else 0."""
         return 0

@@ -70,6 +70,9 @@ class Local(Placed):
             ) from None
         return self
 
+    def accelerators(self) -> frozenset[str]:
+        return frozenset({self.device.partition(":")[2] or "0"} if self.device.startswith("cuda") else ())
+
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
             return frozenset({"reward" if self.serves == "reward" else "compare"})

@@ -135,6 +135,9 @@ class VLLM(Placed):
     def slots(self) -> int:
         return int(self.engine.get("max_num_seqs") or arguments.SEQUENCES) * self.engines
 
+    def accelerators(self) -> frozenset[str]:
+        return frozenset(() if arguments.on_cpu() else places.used(self))
+
     def start_arguments(self) -> dict[str, Any]:
         """What the engine is started with."""
         usual: dict[str, Any] = {"disable_log_stats": True, "use_tqdm_on_load": False}

@@ -66,8 +66,8 @@ def problems(roles: Mapping[str, Spec]) -> list[Problem]:
 
 def _crowded(fleets: Mapping[str, Spec]) -> list[Problem]:
     """Those that are awake together beside the largest of those that are awake in turn, device by device."""
-    for device in sorted({device for spec in fleets.values() for device in _used(spec)}):
-        here = {role: spec for role, spec in fleets.items() if device in _used(spec)}
+    for device in sorted({device for spec in fleets.values() for device in used(spec)}):
+        here = {role: spec for role, spec in fleets.items() if device in used(spec)}
         shares = {
             role: float(spec.engine.get("gpu_memory_utilization") or SHARE) for role, spec in here.items()
         }
@@ -86,7 +86,7 @@ def _crowded(fleets: Mapping[str, Spec]) -> list[Problem]:
     return []
 
 
-def _used(spec: Spec) -> tuple[str, ...]:
+def used(spec: Spec) -> tuple[str, ...]:
     many = devices_each(spec.engine) * spec.engines
     return spec.devices[:many] if spec.devices else tuple(map(str, range(many)))
 

@@ -102,9 +102,6 @@ class Hand:
         if self.worker:
             await self.worker.close()
 
-    async def pid(self) -> int:
-        return os.getpid()
-
 
 class Actor:
     """A worker, as the run sees it."""
@@ -160,6 +157,7 @@ class Shards:
         self.shards = cluster.shards or PER_WORKER * self.seats
         self.token = secrets.token_hex(8)
         self._hired: dict[int, tuple[Actor, asyncio.Task[None]]] = {}
+        self.runner: Runner | None = None
         self.pool: Pool | None = None
 
     def _room(self) -> int:
@@ -186,7 +184,7 @@ class Shards:
             there = len(self.pool.there)
             runner.progress.note = "" if there == self.seats else f"{there} of {self.seats} workers"
 
-        self.progress = runner.progress
+        self.runner = runner
         self.pool = Pool(
             self.folder,
             self.seats,
@@ -215,9 +213,9 @@ class Shards:
 
     async def _show(self) -> None:
         """Leave word of how far all are, for `status`."""
-        while True:
+        while self.runner:
             with replaced(self.folder / "progress") as file:
-                file.write(self.progress.line())
+                file.write(self.runner.progress.line())
             await asyncio.sleep(SHOWN_S)
 
     async def _hire(self, seat: int) -> Actor:
@@ -270,6 +268,12 @@ class Shards:
         await asyncio.gather(*(begun for _, begun in self._hired.values()), return_exceptions=True)
         for actor in actors:
             self.ray.kill(actor.handle)
+        with (self.folder.parent / "run.log").open("a", encoding="utf-8") as told:
+            for file in sorted(self.folder.glob("worker-*/run.log")):
+                told.write(file.read_text(encoding="utf-8", errors="replace"))
+                file.unlink()
+        if self.runner and self.runner.stop.failed:
+            return  # the logs of its engines say why
         for home in self.folder.glob("worker-*"):
             shutil.rmtree(home, ignore_errors=True)
         if not [*self.folder.glob("*.sqlite")]:
@@ -291,6 +295,7 @@ async def shards(
     heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     mine = not ray.is_initialized()
     if mine:
+        logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             ray.init(
                 address=cluster.address or "local",

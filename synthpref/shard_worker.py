@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -31,6 +32,9 @@ FOREIGN = ("OPENAI_API_KEY", "HF_TOKEN")
 """Variables that backends read without a recipe naming them."""
 LIMITS = ("concurrency", "rpm", "tpm")
 """Fields of a role that say what its endpoint takes from all of us together."""
+
+
+log = logging.getLogger("synthpref")
 
 
 class Order(TypedDict):
@@ -85,6 +89,7 @@ class ShardWorker:
         self.home = self.folder / f"worker-{order['seat']}"
         self.home.mkdir(exist_ok=True)
         self._stack.enter_context(logged(self.home, self.recipe))
+        log.info("worker %d: process %d on %s", order["seat"], os.getpid(), os.uname().nodename)
         self._steps = steps_of(self.recipe)
         self._models: Models | None = None
 

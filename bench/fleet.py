@@ -15,7 +15,7 @@ from dataclasses import dataclass
 HOUR = 3600.0
 STEP_FLOOR = 0.5
 """Share of a full decode step that a step for one sequence takes too: the weights are read all the same."""
-TRIAL_BATCHES = 12
+TRIAL_BATCHES = 60
 """Full batches that `pace` follows: enough that the middle of it is steady."""
 
 

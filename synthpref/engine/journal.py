@@ -15,13 +15,25 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
-from synthpref.engine.records import INDEXES, Key, Outcome, Records, damaged, digest, is_damage, pack, seal
+from synthpref.engine.records import (
+    ADD_SPENT,
+    INDEXES,
+    Key,
+    Outcome,
+    Records,
+    damaged,
+    digest,
+    is_damage,
+    pack,
+    seal,
+)
 
 COMMIT_WINDOW_S = 0.05
 """How long an answer may wait for its commit to begin. It begins earlier, so that it has ended by then."""
@@ -29,8 +41,7 @@ GATHER_S = COMMIT_WINDOW_S / 2
 BACKLOG = 2_000
 
 _PUT = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)"
-_SPEND = """INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT (role) DO UPDATE SET answers = answers + excluded.answers,
-  prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"""
+_SPEND = f"INSERT INTO spent VALUES (?,?,?,?) {ADD_SPENT}"
 _WALKED = "INSERT INTO walked VALUES (?,?,?,?,?,?,?,?)"
 _SEEN = "UPDATE walked SET epoch = ? WHERE step = ? AND id = ?"
 _ROW = "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)"
@@ -63,8 +74,9 @@ class Journal(Records):
         """Held by who writes, until it is committed."""
         # Nothing to look up in a journal that is new, and nothing to look it up by: see records.INDEXES.
         anything = "SELECT 1 FROM calls UNION ALL SELECT 1 FROM walked UNION ALL SELECT 1 FROM rows LIMIT 1"
-        self._blank = self._one(anything, ()) is None
-        if not self._blank:
+        self.blank = self._one(anything, ()) is None
+        """Whether nothing can be looked up yet."""
+        if not self.blank:
             self._index()
             self._check()
         self._commits: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -79,15 +91,15 @@ class Journal(Records):
     # ---- what there is to look up
 
     def answers(self, row: str) -> dict[Key, Completion]:
-        return {} if self._blank else super().answers(row)
+        return {} if self.blank else super().answers(row)
 
     def done(self, step: int, row: str, digest: bytes, input: bytes) -> bool:
-        return not self._blank and super().done(step, row, digest, input)
+        return not self.blank and super().done(step, row, digest, input)
 
     async def indexed(self) -> None:
         """Wait until all that was written so far is on disk and can be looked up."""
         await self.settle()
-        if self._blank:
+        if self.blank:
             await asyncio.get_running_loop().run_in_executor(None, self._index)
             self._check()
 
@@ -95,7 +107,7 @@ class Journal(Records):
         with self._turn:
             try:
                 self._db.executescript(f"BEGIN;{INDEXES}COMMIT;")
-                self._blank = False
+                self.blank = False
             except sqlite3.Error as error:
                 self._fail(error)
 
@@ -222,6 +234,19 @@ class Journal(Records):
     async def settle(self) -> None:
         """Wait until all that was written so far is on disk."""
         await asyncio.get_running_loop().run_in_executor(None, self._flush)
+        self._check()
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, with all on disk that was noted; until the block ends nothing else is written."""
+        with self._turn:
+            self._write()
+            self._commit()
+            self._check()
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                self._fail(error)
         self._check()
 
     def close(self) -> None:

@@ -11,9 +11,8 @@ import hashlib
 import random
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal
-
 from pydoc_data.topics import topics
+from typing import Annotated, Any, Literal
 
 from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
 from synthpref.core.types import Usage

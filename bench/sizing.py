@@ -13,18 +13,19 @@ from collections.abc import Mapping
 import constants
 import fleet
 import prose
-import results
 from results import Section, Table, conditions, median
 
 TOKENS = (500, 2000)
 SAMPLES = 32
 SIZES = ((10**6, 8), (10**8, 64), (10**10, 1024))
 """Samples in all, and the GPUs that they are given."""
-FOLDER = 10**8
-"""Samples in one run folder, where there are more."""
+FOLDER, FOLDER_GPUS = SIZES[1]
+"""Samples in one run folder where there are more, and the GPUs that it is given."""
 SHARDS = 16
 """For each engine."""
 SHARDS_TRIED = (1, 4, 16, 64)
+FAILURES_TRIED = {"264 days": 264 * 24.0, "a day": 24.0, "2 hours": 2.0}
+"""Mean time between failures of a node: as assumed, and on nodes that are taken away."""
 LONGEST = 4
 """Times the mean, where an answer is cut off."""
 PUBLISHED = "TensorRT-LLM's [performance overview](https://nvidia.github.io/TensorRT-LLM/performance/perf-overview.html) (1.0, FP8, H100)"
@@ -60,7 +61,7 @@ def sizing(*, rows: int = 300, rounds: int = 3, source_rows: int = 100_000) -> S
 
 def tables(found: Constants) -> list[Table]:
     """The page's tables, from what was measured. Always the same for the same constants."""
-    return [_measured(found), _assumed(), _shards(found), _sizes(found)]
+    return [_measured(found), _assumed(), _shards(found), _failures(found), _sizes(found)]
 
 
 def _measured(found: Constants) -> Table:
@@ -69,13 +70,13 @@ def _measured(found: Constants) -> Table:
         ("journal of a finished run, for a sample", "journal_bytes", "{:,.0f} B"),
         ("rows.parquet, for a sample", "rows_parquet_bytes", "{:,.0f} B"),
         ("dataset, for a row (one pair)", "dataset_bytes_row", "{:,.0f} B"),
-        ("CPU of the walk, for a call", "walk_us_call", "{:,.0f} µs"),
-        ("a row read from the source (JSON lines)", "read_us_row", "{:,.0f} µs"),
-        ("merging shards, for a sample", "merge_us", "{:,.0f} µs"),
-        ("merging shards, of journal", "merge_mb_s", "{:,.0f} MB/s"),
-        ("indexes of the merged journal, for a sample", "index_us", "{:,.1f} µs"),
-        ("a barrier that keeps all rows, for a sample", "barrier_us", "{:,.0f} µs"),
-        ("dataset, report and card, for a sample", "export_us", "{:,.0f} µs"),
+        ("the walk, for a call, CPU", "walk_us_call", "{:,.0f} µs"),
+        ("a row read from the source (JSON lines), CPU", "read_us_row", "{:,.0f} µs"),
+        ("merging shards, for a sample, on the wall", "merge_us", "{:,.0f} µs"),
+        ("merging shards, of journal, on the wall", "merge_mb_s", "{:,.0f} MB/s"),
+        ("indexes of the merged journal, for a sample, CPU", "index_us", "{:,.1f} µs"),
+        ("a barrier that keeps all rows, for a sample, CPU", "barrier_us", "{:,.0f} µs"),
+        ("dataset, report and card, for a sample, CPU", "export_us", "{:,.0f} µs"),
         ("commits of one answer to this disk", "commits_per_s", "{:,.0f} /s"),
     ]
     rows = [[what, *(form.format(found[str(t)][name]) for t in TOKENS)] for what, name, form in shown]
@@ -123,41 +124,67 @@ def _shards(found: Constants) -> Table:
     return Table(head, rows)
 
 
+def _failures(found: Constants) -> Table:
+    """What it costs that nodes are taken away."""
+    samples, gpus = SIZES[1]
+    engine = ENGINES["8B"]
+    rows = []
+    for often, hours in FAILURES_TRIED.items():
+        run, share, _ = _segment(found, samples, gpus, engine, TOKENS[0], SHARDS, hours)
+        again = run.lost_rows * SAMPLES
+        rows.append(
+            [often, str(run.failures), f"{again:,.0f}", f"{share:.0%}", _few(run.wall_s / fleet.HOUR)]
+        )
+    head = ["a node fails every", "failures", "samples made again", "of the GPU hours at work", "hours"]
+    return Table(head, rows)
+
+
 def _sizes(found: Constants) -> Table:
     rows = []
     for samples, gpus in SIZES:
         for tokens in TOKENS:
             for name, engine in ENGINES.items():
                 rows.append(_size(found, samples, gpus, engine, tokens, name))
-    head = ["samples", "rows", "tokens", "policy", "GPUs", "GPU hours", "of that at work", "hours", "failures",
-            "journal", "merge, h", "barrier and dataset, h", "fits one folder"]  # fmt: skip
+    head = [
+        "samples", "rows", "tokens", "policy", "GPUs", "GPU hours", "of that at work", "hours",
+        "journal", "merge, h", "barrier and dataset, h",
+    ]  # fmt: skip
     return Table(head, rows)
 
 
 def _size(
     found: Constants, samples: int, gpus: int, engine: fleet.Engine, tokens: int, name: str
 ) -> list[str]:
+    """Of more samples than a folder holds: folders of their own, as many at a time as there are GPUs for."""
     of = found[str(tokens)]
-    run, share, work = _segment(found, samples, gpus, engine, tokens, SHARDS)
-    bytes_ = of["journal_bytes"] * samples
-    merge = (of["merge_us"] + of["index_us"]) * samples / 1e6 / fleet.HOUR
-    rest = (of["barrier_us"] + of["export_us"]) * samples / 1e6 / fleet.HOUR
-    fits = bytes_ <= of["largest_bytes"] and samples <= FOLDER
-    parts = "yes" if fits else f"no: {-(-samples // FOLDER)} folders"
+    folders = -(-samples // FOLDER)
+    each, given = samples // folders, gpus if folders == 1 else FOLDER_GPUS
+    turns = -(-folders * given // gpus)
+    run, share, _ = _segment(found, each, given, engine, tokens, SHARDS)
+    merge = (of["merge_us"] + of["index_us"]) * each / 1e6 / fleet.HOUR
+    rest = (of["barrier_us"] + of["export_us"]) * each / 1e6 / fleet.HOUR
+    many = "" if folders == 1 else f"{folders} × "
     return [
-        f"{samples:,}", f"{work.rows:,}", f"{tokens:,}", name, f"{gpus:,}", _few(gpus * run.wall_s / fleet.HOUR),
-        f"{share:.0%}", _few(run.wall_s / fleet.HOUR), str(run.failures), _size_of(bytes_), _few(merge), _few(rest), parts,
+        f"{samples:,}", f"{samples // SAMPLES:,}", f"{tokens:,}", name, f"{gpus:,}",
+        _few(folders * given * run.wall_s / fleet.HOUR), f"{share:.0%}", _few(turns * run.wall_s / fleet.HOUR),
+        many + _size_of(of["journal_bytes"] * each), many + _few(merge), many + _few(rest),
     ]  # fmt: skip
 
 
 def _segment(
-    found: Constants, samples: int, gpus: int, engine: fleet.Engine, tokens: int, shards: int
+    found: Constants,
+    samples: int,
+    gpus: int,
+    engine: fleet.Engine,
+    tokens: int,
+    shards: int,
+    mtbf_h: float = MTBF_H,
 ) -> tuple[fleet.Segment, float, fleet.Work]:
     """The run's segment, and which share of its GPU hours full batches would have taken."""
     work = _work(samples, tokens)
     speed = fleet.pace(engine, work)
     engines = gpus // engine.gpus
-    cluster = fleet.Cluster(engines, GPUS_OF_NODE // engine.gpus, MTBF_H, REPLACE_S, START_S, SPREAD)
+    cluster = fleet.Cluster(engines, GPUS_OF_NODE // engine.gpus, mtbf_h, REPLACE_S, START_S, SPREAD)
     run = fleet.segment(
         cluster,
         speed,

@@ -100,9 +100,8 @@ def test_a_name_that_is_no_section_is_refused() -> None:
 
 
 def test_every_section_has_its_place_on_the_page() -> None:
-    from run import SECTIONS
-
     from results import PAGES
+    from run import SECTIONS
 
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for name in [*SECTIONS, "summary", "engine", "ways", "peers"]:

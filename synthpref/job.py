@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -24,7 +24,7 @@ from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
+from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
@@ -35,9 +35,13 @@ from synthpref.engine.registry import Registry
 from synthpref.engine.role import Stop
 from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
+from synthpref.engine.shards import gather
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
 from synthpref.io import agreement, card, export, page, read, report, rows
+
+if TYPE_CHECKING:
+    from synthpref.on_ray import Cluster
 
 log = logging.getLogger("synthpref")
 
@@ -89,8 +93,10 @@ def run(
     limit: int | None = None,
     expected: int | None = None,
     view: View = lambda progress: None,
+    cluster: Cluster | None = None,
 ) -> Result:
-    """Run the recipe into `folder`, or go on with the run that is there; then write the dataset.
+    """Run the recipe into `folder`, or go on with the run that is there; then write the dataset. Rows are walked here,
+    or on a `cluster`.
 
     `view` is called with the counters once, before the first call. Raises SynthprefError.
     """
@@ -105,7 +111,9 @@ def run(
         (folder / "summary.json").unlink(missing_ok=True)
         progress = Progress(expected=expected)
         try:
-            books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view, signals))
+            books, stop, stages, models = asyncio.run(
+                _walk(recipe, folder, limit, progress, view, signals, cluster)
+            )
         except StageError as error:
             raise StageError(recipe.redact(str(error))) from error
         stop.reason = recipe.redact(stop.reason)
@@ -168,7 +176,13 @@ def _mended(journal: Path) -> Iterator[None]:
 
 
 async def _walk(
-    recipe: Recipe, folder: Path, limit: int | None, progress: Progress, view: View, signals: Signals
+    recipe: Recipe,
+    folder: Path,
+    limit: int | None,
+    progress: Progress,
+    view: View,
+    signals: Signals,
+    cluster: Cluster | None,
 ) -> tuple[Books, Stop, list[dict[str, Any]], dict[str, Any]]:
     stop = Stop()
     loop = asyncio.get_running_loop()
@@ -178,11 +192,21 @@ async def _walk(
         loop.call_soon_threadsafe(stop.now, "the journal cannot be written", True)
 
     journal = Journal(folder / JOURNAL, on_error)
-    runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
-    view(progress)
     with signals.stopping(stop):
         try:
-            await runner.run()
+            # Of a run on a cluster that was killed.
+            if gather(journal, folder / SHARDS):
+                await journal.indexed()
+            runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
+            view(progress)
+            if cluster:
+                from synthpref.on_ray import shards
+
+                async with shards(cluster, recipe, journal, limit) as made:
+                    made.attach(runner)
+                    await runner.run()
+            else:
+                await runner.run()
             await journal.indexed()
             return (
                 runner.books(),

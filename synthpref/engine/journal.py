@@ -43,7 +43,6 @@ BACKLOG = 2_000
 _PUT = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)"
 _SPEND = f"INSERT INTO spent VALUES (?,?,?,?) {ADD_SPENT}"
 _WALKED = "INSERT INTO walked VALUES (?,?,?,?,?,?,?,?)"
-_SEEN = "UPDATE walked SET epoch = ? WHERE step = ? AND id = ?"
 _ROW = "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)"
 FORGET = (
     "DELETE FROM rows WHERE step = ?1 AND id = ?2 AND parent = ?2",
@@ -58,6 +57,8 @@ class Journal(Records):
 
     A refused write is raised as JournalError by the next call; `on_error` is called at once.
     """
+
+    SEEN = "UPDATE walked SET epoch = ? WHERE step = ? AND id = ?"
 
     def __init__(self, path: Path, on_error: Callable[[], None] = lambda: None) -> None:
         with contextlib.suppress(OSError):
@@ -202,7 +203,7 @@ class Journal(Records):
                 else:
                     write(*args)
             if not self._error:
-                self._db.executemany(_SEEN, came_by)
+                self._db.executemany(self.SEEN, came_by)
         except Exception as error:  # noqa: BLE001  whatever it is, who waits has to be told
             self._fail(error)
 
@@ -248,6 +249,15 @@ class Journal(Records):
             except sqlite3.Error as error:
                 self._fail(error)
         self._check()
+
+    def fold(self) -> None:
+        """Put all that is in the write-ahead log into the file. Raises JournalError where a reader is in the way."""
+        with self.alone() as db:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise JournalError(
+                f"{self.path}: somebody reads it for long; end that, then run the same command again"
+            )
 
     def close(self) -> None:
         """Write and commit what is left. Raises JournalError when that, or a commit before it, was refused."""

@@ -49,7 +49,7 @@ def measure(
         elif name == RAY:
             with ways.cluster() as address:
                 recipe = ways.recipe(here, inside, rows)
-                whole = ways.run(recipe, "--on", "ray", "--address", address, "--shards", "2")
+                whole = ways.run(recipe, "--on", "ray", "--address", address, "--workers", "2", "--shards", "4")
         else:
             recipe = ways.recipe(here, inside, rows)
             whole = ways.run(recipe)

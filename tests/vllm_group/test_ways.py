@@ -25,7 +25,7 @@ def test_the_three_ways_give_the_same_rows_and_pairs(tmp_path: Path, policy: str
         ways.run(there)
     with ways.cluster() as address:
         spread = ways.recipe(tmp_path / "ray", inside, ROWS)
-        ways.run(spread, "--on", "ray", "--address", address, "--shards", "2")
+        ways.run(spread, "--on", "ray", "--address", address, "--workers", "2", "--shards", "4")
     expected = ways.made(here)
     assert len(expected) == ROWS
     assert all(pairs for _, _, pairs in expected)

@@ -10,11 +10,15 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 HOUR = 3600.0
 STEP_FLOOR = 0.5
 """Share of a full decode step that a step for one sequence takes too: the weights are read all the same."""
+LANES = 2
+"""Shards that a worker walks at once: see synthpref/engine/shards.py."""
+EPSILON = 1e-6
+"""Of a row: what rounding leaves of it."""
 TRIAL_BATCHES = 60
 """Full batches that `pace` follows: enough that the middle of it is steady."""
 
@@ -66,11 +70,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast one engine does rows, and what each shard costs it besides."""
+    """How fast one engine does rows, and what the end costs it besides."""
 
     rows_s: float
     ends_s: float
-    """Seconds of a shard beyond its rows at that rate: the batch fills up, and runs empty."""
+    """Seconds beyond its rows at that rate: the batch fills up, and runs empty."""
 
 
 @dataclass(frozen=True)
@@ -125,63 +129,102 @@ def segment(
 ) -> Segment:
     """Follow `shards` equal parts of `rows` over the engines until the last of them is through.
 
-    A shard passes over the whole source (`read_s` for each of its rows), but keeps its own; one that goes on
-    elsewhere passes over what is done without waiting for a model, and makes the calls that were in flight again
-    (`in_flight`: so many rows' worth).
+    An engine walks LANES shards at once, so that its batch runs empty only when there is no other. Each shard passes
+    over the whole source (`read_s` for each of its rows) and keeps its own rows; one that goes on elsewhere first
+    passes over what is done, and makes the calls that were in flight again (`in_flight`: an engine's, in rows).
     """
     luck = random.Random(f"segment|{seed}")
     part = rows / shards
     rate = min(speed.rows_s, 1 / (read_s * shards)) if read_s else speed.rows_s
-    pace_of = [luck.lognormvariate(0, cluster.spread) for _ in range(cluster.engines)]
+    lanes = [Lanes(rate * luck.lognormvariate(0, cluster.spread)) for _ in range(cluster.engines)]
     queue = deque((part, 0.0) for _ in range(shards))  # (rows to do, seconds to pass over what is done)
-    holds: dict[
-        int, tuple[float, float, float]
-    ] = {}  # engine -> (since, rows to do, seconds before the first)
-    version = [0] * cluster.engines
-    idle: set[int] = set()
     events: list[tuple[float, str, int, int]] = []
     nodes = -(-cluster.engines // cluster.per_node)
     for engine in range(cluster.engines):
-        heapq.heappush(events, (cluster.start_s, "free", engine, 0))
+        heapq.heappush(events, (cluster.start_s, "look", engine, 0))
+
+    def fails(node: int, after: float) -> None:
+        when = after + luck.expovariate(1 / (cluster.mtbf_h * HOUR))
+        heapq.heappush(events, (when, "fail", node, 0))
+
+    def look(engine: int, now: float) -> None:
+        """Take shards where there is room, and wake up when the next of them has changed."""
+        mine = lanes[engine]
+        mine.up = True
+        while queue and len(mine.shards) < LANES:
+            todo, over = queue.popleft()
+            mine.shards.append(Shard(todo, now + over))
+        mine.version += 1
+        if mine.shards:
+            heapq.heappush(events, (mine.next(now), "look", engine, mine.version))
+
     for node in range(nodes):
-        heapq.heappush(events, (luck.expovariate(1 / (cluster.mtbf_h * HOUR)), "fail", node, 0))
-    left, busy, failures, lost = shards, 0.0, 0, 0.0
-
-    def take(engine: int, now: float) -> None:
-        if not queue:
-            idle.add(engine)
-            return
-        todo, before = queue.popleft()
-        holds[engine] = now, todo, before + speed.ends_s / pace_of[engine]
-        until = now + holds[engine][2] + todo / (rate * pace_of[engine])
-        heapq.heappush(events, (until, "done", engine, version[engine]))
-
-    while True:
+        fails(node, 0.0)
+    left, busy, failures, lost, end = shards, 0.0, 0, 0.0, 0.0
+    while left:
         now, what, who, at = heapq.heappop(events)
         if what == "fail":
             failures += 1
-            heapq.heappush(events, (now + luck.expovariate(1 / (cluster.mtbf_h * HOUR)), "fail", who, 0))
+            fails(who, now)
             for engine in range(who * cluster.per_node, min((who + 1) * cluster.per_node, cluster.engines)):
-                version[engine] += 1
-                idle.discard(engine)
-                if engine in holds:
-                    since, todo, before = holds.pop(engine)
-                    busy += now - since
-                    done = min(todo, max(0.0, now - since - before) * rate * pace_of[engine])
-                    again = min(in_flight, todo)
+                mine = lanes[engine]
+                busy += mine.work(now)
+                mine.version, mine.up = mine.version + 1, False
+                for shard in mine.shards:
+                    again = min(in_flight / len(mine.shards), shard.todo)
                     lost += again
-                    over = (part - todo + done) * shards * read_s
-                    queue.appendleft((min(part, todo - done + again / 2), over))
-                up = now + cluster.replace_s + cluster.start_s
-                heapq.heappush(events, (up, "free", engine, version[engine]))
-            for engine in sorted(idle)[: len(queue)]:
-                idle.discard(engine)
-                take(engine, now)
-        elif at == version[who]:
-            if what == "done":
-                since, *_ = holds.pop(who)
-                busy += now - since
-                left -= 1
-                if not left:
-                    return Segment(now, busy, failures, lost)
-            take(who, now)
+                    over = (part - shard.todo) * shards * read_s
+                    queue.appendleft((min(part, shard.todo + again / 2), over))
+                mine.shards = []
+                back = now + cluster.replace_s + cluster.start_s
+                heapq.heappush(events, (back, "look", engine, mine.version))
+            for engine, other in enumerate(lanes):
+                if queue and other.up and len(other.shards) < LANES:
+                    busy += other.work(now)
+                    look(engine, now)
+        elif at == lanes[who].version:
+            mine = lanes[who]
+            busy += mine.work(now)
+            done = [shard for shard in mine.shards if shard.todo <= EPSILON]
+            mine.shards = [shard for shard in mine.shards if shard.todo > EPSILON]
+            left -= len(done)
+            look(who, now)
+            if done and not mine.shards:
+                end = max(end, now + speed.ends_s)
+                busy += speed.ends_s
+    return Segment(end, busy, failures, lost)
+
+
+@dataclass
+class Shard:
+    todo: float
+    """Rows."""
+    ready: float
+    """When it has passed over what was done before."""
+
+
+@dataclass
+class Lanes:
+    """The shards that one engine walks at once: those that are ready share it."""
+
+    rate: float
+    shards: list[Shard] = field(default_factory=list)
+    since: float = 0.0
+    version: int = 0
+    up: bool = False
+
+    def work(self, now: float) -> float:
+        """Bring all to `now`; how many seconds the engine had shards."""
+        ready = [shard for shard in self.shards if shard.ready <= self.since]
+        for shard in ready:
+            shard.todo -= (now - self.since) * self.rate / len(ready)
+        took, self.since = now - self.since if self.shards else 0.0, now
+        return took
+
+    def next(self, now: float) -> float:
+        """When a shard will be through, or will be ready."""
+        self.since = now
+        ready = [shard for shard in self.shards if shard.ready <= now]
+        waits = [shard.ready for shard in self.shards if shard.ready > now]
+        ends = [now + max(0.0, shard.todo) * len(ready) / self.rate for shard in ready]
+        return min(ends + waits)

@@ -23,7 +23,7 @@ FOLDER, FOLDER_GPUS = SIZES[1]
 """Samples in one run folder where there are more, and the GPUs that it is given."""
 SHARDS = 16
 """For each engine."""
-SHARDS_TRIED = (1, 4, 16, 64)
+SHARDS_TRIED = (2, 4, 16, 64)
 FAILURES_TRIED = {"264 days": 264 * 24.0, "a day": 24.0, "2 hours": 2.0}
 """Mean time between failures of a node: as assumed, and on nodes that are taken away."""
 LONGEST = 4

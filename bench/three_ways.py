@@ -39,6 +39,7 @@ def measure(
 ) -> dict[str, Took]:
     """Each way once. Raises AssertionError where one of them made something else."""
     inside = {"backend": "vllm", "model": model, "engine": engine}
+    folder.mkdir()
     took, made = {}, {}
     for name in order:
         here = folder / str(len(took))
@@ -49,7 +50,9 @@ def measure(
         elif name == RAY:
             with ways.cluster() as address:
                 recipe = ways.recipe(here, inside, rows)
-                whole = ways.run(recipe, "--on", "ray", "--address", address, "--workers", "2", "--shards", "4")
+                whole = ways.run(
+                    recipe, "--on", "ray", "--address", address, "--workers", "2", "--shards", "4"
+                )
         else:
             recipe = ways.recipe(here, inside, rows)
             whole = ways.run(recipe)

@@ -74,6 +74,7 @@ bench-peers: $(VENV)/dev  ## the same job in other tools, each in an environment
 
 bench-vllm: $(VENV)-vllm/vllm  ## an engine's own loop, a run in process and a run on a server; half an hour
 	$(VENV)-vllm/bin/python bench/vllm_engine.py
+	$(VENV)-vllm/bin/python bench/three_ways.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-train $(VENV)-vllm $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache

@@ -224,8 +224,10 @@ def named_heads(values: Sequence[float | None], names: Mapping[int, str] = {}) -
     finite = [value if value is not None and math.isfinite(value) else None for value in values]
     if len(finite) == 1:
         return {"reward": finite[0]}
-    own = {i: names.get(i, f"LABEL_{i}") for i in range(len(finite))}
-    return {f"head_{i}" if own[i] == f"LABEL_{i}" else own[i]: value for i, value in enumerate(finite)}
+    plain = [f"head_{i}" for i in range(len(finite))]
+    own = [head if names.get(i) in (None, f"LABEL_{i}") else names[i] for i, head in enumerate(plain)]
+    # Two heads of one name would be one.
+    return dict(zip(own if len(set(own)) == len(own) else plain, finite, strict=True))
 
 
 def preference(values: Mapping[str, float | None]) -> dict[str, float | None]:

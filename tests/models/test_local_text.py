@@ -21,7 +21,6 @@ from synthpref.models.local import Local
 from synthpref.models.local_line import Line, Waiting, batch
 from synthpref.models.local_text import (
     ended,
-    heads,
     pieces,
     sampling,
     spoken_until,
@@ -111,11 +110,6 @@ def test_where_a_text_ends() -> None:
     tokens = [TokenLogprob(text, -1) for text in ("one", " E", "ND", " two")]
     assert [t.token for t in spoken_until(tokens, 4)] == ["one", " E"]
     assert spoken_until(tokens, 0) == ()
-
-
-def test_heads() -> None:
-    assert heads([0.5], {0: "LABEL_0"}) == {"reward": 0.5}
-    assert heads([1, 2, 3], {0: "LABEL_0", 1: "honest"}) == {"head_0": 1, "honest": 2, "head_2": 3}
 
 
 # ---- the line

@@ -303,6 +303,20 @@ def test_a_null_in_a_batch_is_missing_for_that_one_alone() -> None:
     assert [values(one)["reward"] for one in made] == [1.0, None, None, 4.0]
 
 
+@pytest.mark.parametrize(
+    ("found", "names", "heads"),
+    [
+        ([0.5], {0: "LABEL_0"}, {"reward": 0.5}),
+        ([1, 2, 3], {0: "LABEL_0", 1: "honest"}, {"head_0": 1, "honest": 2, "head_2": 3}),
+        ([1, 2], {1: "second", 0: "first"}, {"first": 1, "second": 2}),
+        ([1, 2], {0: "same", 1: "same"}, {"head_0": 1, "head_1": 2}),
+        ([1, float("nan")], {}, {"head_0": 1, "head_1": None}),
+    ],
+)
+def test_heads_are_named_by_their_place(found: list[float], names: dict[int, str], heads: Any) -> None:
+    assert list(wire.named_heads(found, names).items()) == list(heads.items())
+
+
 # ---- two answers
 
 

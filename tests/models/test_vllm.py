@@ -307,8 +307,13 @@ def test_an_answer_that_the_engine_gave_up_is_none(reason: str) -> None:
 
 
 def test_heads_are_named_as_on_the_wire() -> None:
-    assert read.heads([0.5], 9, "m")[0].values == {"reward": 0.5}
-    assert read.heads([0.5, -1], 9, "m")[0].values == {"head_0": 0.5, "head_1": -1.0}
+    said = {"role": "assistant", "content": "So."}
+    asked, two = Request(messages=(said,), kind="reward"), Request(messages=(said, said), kind="compare")
+    assert read.heads([0.5], None, asked, 9, "m")[0].values == {"reward": 0.5}
+    assert read.heads([0.5, -1], None, asked, 9, "m")[0].values == {"head_0": 0.5, "head_1": -1.0}
+    named = read.heads([0.5, -1], {"0": "kind", "1": "LABEL_1"}, asked, 9, "m")[0]
+    assert named.values == {"kind": 0.5, "head_1": -1.0}
+    assert read.heads([0.5, -1], {0: "a", 1: "b"}, two, 9, "m")[0].values == {"reward": 1.5}
     (made,) = read.vector([1, 0.5], 9, "m")
     assert (made.vector, made.usage) == ((1.0, 0.5), Usage(9, 0))
 

@@ -190,6 +190,7 @@ async def _walk(
     view(progress)
     if where.mirror:
         where.mirror.start(give_up, progress.line)
+        runner.models.share("noted", where.mirror.noted)
     with signals.stopping(stop):
         try:
             await runner.run()

@@ -68,6 +68,10 @@ class Models:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def share(self, name: str, value: Any) -> None:
+        """Give to all roles what they find under `name`; see ModelSpec.open."""
+        self._shared[name] = value
+
     def role(self, name: str) -> Role:
         if name not in self.roles:
             spec = self.specs[name]

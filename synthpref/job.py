@@ -211,6 +211,7 @@ async def _walk(
             view(progress)
             if where.mirror:
                 where.mirror.start(give_up, progress.line)
+                runner.models.share("noted", where.mirror.noted)
             if cluster:
                 from synthpref.on_ray import shards
 

@@ -18,10 +18,12 @@ from s3fs import S3FileSystem
 
 import rough
 import store as stores
+from batch_server import batching
 from store import Store
 from synthpref import cli, job, places
 from synthpref.core.errors import JournalError, RemoteError
 from synthpref.engine.lease import Pace
+from test_interrupts import until
 from wire import Server, serving
 
 URL = "s3://bucket/run"
@@ -197,6 +199,23 @@ def test_killed_it_goes_on_at_once_on_the_same_machine(here: Here, capfd: pytest
     again = [done[call.identity] for call in here.server.calls[began:] if call.identity in done]
     assert [age for age in again if age < at - SLACK_S] == [], "what is on the disk here is not asked again"
     assert here.differs() == []
+
+
+@pytest.mark.parametrize("moment", ["create", "get", "content"])
+def test_batches_under_way_are_found_again_from_another_machine(here: Here, moment: str) -> None:
+    with batching() as provider:
+        rough.write(here.folder, [provider.url], ROWS, mode="batch", batch={"quiet_s": 0.05, "poll_s": 0.02})
+        # Made, and nobody heard of it; under way; and half of its answers fetched.
+        trouble = {"create": "stall", "get": "never", "content": "half stall"}[moment]
+        provider.trouble = lambda step, number: trouble if step == moment else None
+        process = start(here)
+        until(lambda: provider.steps[moment] > 0 and bool(provider.made), process)
+        process.kill()
+        process.communicate()
+        provider.trouble = lambda step, number: None
+        assert here.run("two").stopped == ""
+        assert here.differs() == []
+        assert provider.paid_twice == []
 
 
 def test_two_runs_at_once_are_refused(here: Here) -> None:

@@ -196,7 +196,8 @@ class ModelSpec(BaseModel):
 
     def open(self, shared: dict[str, Any]) -> Backend:
         """Connect. `shared` lives as long as the run: roles on one endpoint meet there to share its limits. There are
-        "stop" (an event), "folder" (of the run) and "asking" (how many calls of all roles are under way)."""
+        "stop" (an event), "folder" (of the run) and "asking" (how many calls of all roles are under way); where the
+        folder is copied elsewhere, "noted" (waits until databases in it are there as they are now)."""
         raise NotImplementedError
 
 

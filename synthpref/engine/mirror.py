@@ -14,6 +14,7 @@ their answers. `mirror.json` in the folder here says what of both sides is the s
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -34,7 +35,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from synthpref.core.errors import RemoteError, SynthprefError
+from synthpref.core.errors import JournalError, RemoteError, SynthprefError
 from synthpref.engine.folder import JOURNAL, write_json
 from synthpref.engine.lease import LEASE, Files, Lease, Pace
 from synthpref.engine.salvage import mend
@@ -180,6 +181,8 @@ class Mirror(Copy):
         """Segments of this start: (name, how often joined, after which call, up to which)."""
         self._count = 0
         self._failed = False
+        self._turn = threading.RLock()
+        """Held by who sends."""
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -222,6 +225,14 @@ class Mirror(Copy):
         self._thread = threading.Thread(target=self._send_forever, args=(stop,), name="mirror", daemon=True)
         self._thread.start()
 
+    async def noted(self) -> None:
+        """Wait until the databases beside the journal are there as they are now: what is under way elsewhere, and paid
+        for, is known by them alone. Raises JournalError."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, lambda: self._patiently(self._send_beside))
+        except RemoteError as error:
+            raise JournalError(str(error)) from error
+
     def _pause(self) -> None:
         self._ending.set()
         if self._thread:
@@ -239,14 +250,21 @@ class Mirror(Copy):
                 return
 
     def _send(self) -> None:
-        for name in self.absorb:
-            if name != JOURNAL and name in self.changed():
-                self.send(name)
+        self._send_beside()
         self.send_calls()
+
+    def _send_beside(self) -> None:
+        with self._turn:
+            for name in self.changed():
+                if name in self.absorb and name != JOURNAL:
+                    self.send(name)
 
     def send_calls(self) -> None:
         """Upload the calls that came since the last time."""
-        journal = self.folder / JOURNAL
+        with self._turn:
+            self._send_calls(self.folder / JOURNAL)
+
+    def _send_calls(self, journal: Path) -> None:
         if not journal.exists():
             return
         which, last = journal.stat().st_ino, last_call(journal)

@@ -45,7 +45,7 @@ class Hall:
 
     def __init__(self, shared: dict[str, Any]) -> None:
         folder = shared.get("folder")
-        self.ledger = Ledger(folder / LEDGER if isinstance(folder, Path) else None)
+        self.ledger = Ledger(folder / LEDGER if isinstance(folder, Path) else None, shared.get("noted"))
         stop = shared.get("stop")
         self.stop = stop if isinstance(stop, asyncio.Event) else asyncio.Event()
         self.waiting = 0

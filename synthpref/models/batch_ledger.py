@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,10 @@ CREATE UNIQUE INDEX lines_by_name ON lines (batch, custom);
 CREATE INDEX lines_by_call ON lines (call);
 PRAGMA user_version = {FORMAT};
 """
+
+
+async def _here() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class Noted:
 class Ledger:
     """Every method that writes has written to disk when it returns. Raises JournalError."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, copied: Callable[[], Awaitable[None]] | None = None) -> None:
         self.path = path
+        self.copied = copied or _here
+        """Waits until what was written is wherever the run's folder is copied to."""
         with self._told():
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
             self._db.execute("PRAGMA journal_mode = WAL")

@@ -125,7 +125,7 @@ def test_what_is_set_holds_until_it_is_set_anew(run: Run) -> None:
 
 def test_what_a_hook_finds_in_its_environment(run: Run) -> None:
     told = (
-        'echo "$ROUND|$SYNTHPREF_ROUND|$SYNTHPREF_ROUNDS|$PREVIOUS|$SYNTHPREF_RUN|$SYNTHPREF_DATASET|$PWD|'
+        'echo "${ROUND}|$SYNTHPREF_ROUND|$SYNTHPREF_ROUNDS|$PREVIOUS|$SYNTHPREF_RUN|$SYNTHPREF_DATASET|$PWD|'
         '${UNSET:-default}|`cat`"; ls $SYNTHPREF_DATASET/data'
     )
     run(recipe(told, count=2))
@@ -346,6 +346,13 @@ def test_what_a_hook_leaves_running_is_not_waited_for(run: Run) -> None:
 
 
 # ---- limits
+
+
+def test_what_a_failed_hook_leaves_running_is_not_taken_for_the_hook(run: Run) -> None:
+    left = run.path.parent / "left"
+    run.stopped(recipe(f'exec 3<&0; sleep 600 & echo $! > "{left}"; exit 1', count=1))
+    run.done(recipe("true", count=1))
+    subprocess.run(["kill", left.read_text("utf-8").strip()], check=True)
 
 
 def test_a_budget_holds_over_all_rounds(run: Run) -> None:

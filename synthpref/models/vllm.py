@@ -30,6 +30,7 @@ from synthpref.models import vllm_places as places
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
 from synthpref.models.pool import Endpoint, Pool, limiter_for
+from synthpref.models.prefixes import Prefixes
 from synthpref.models.turns import Placed, Turns
 from synthpref.models.vllm_engine import Engine, children, family
 from synthpref.models.vllm_places import VISIBLE
@@ -170,7 +171,7 @@ class VLLM(Placed):
             most = round(self.slots() / self.engines * arguments.AHEAD)
             limiter = limiter_for(shared, f"{fleet} {i}", most, law=Fixed)
             endpoints.append(Endpoint(engine.name, _Door(self, engine.use(), limiter, shared), limiter))
-        pool = Pool(endpoints)
+        pool = Pool(endpoints, prefixes=Prefixes())
         return Turns.before(pool, shared, fleet, shared[fleet]) if self.placement == "in_turn" else pool
 
 

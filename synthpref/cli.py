@@ -105,12 +105,14 @@ def check(
     """Report every mistake that can be seen without a call, what a run will ask for and cost, and warnings:
     what will make its labels worth less."""
     from synthpref import job
-    from synthpref.view import plan_table, warning_lines
+    from synthpref.view import plan_table, turns_line, warning_lines
 
     loaded = job.load(recipe, set_ or [])
     estimate = job.estimate(loaded)
     console = _console()
     console.print(plan_table(estimate), soft_wrap=False)
+    if said := turns_line(estimate):
+        console.print(said, markup=False)
     warned = job.warnings(loaded, estimate)
     for line in warning_lines(warned):
         console.print(line)

@@ -115,8 +115,13 @@ class VLLM(Placed):
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
             return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
-        always: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
-        return frozenset(always | ({"json_schema"} if self.structured_output else set()))
+        able: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
+        if self.structured_output:
+            able.add("json_schema")
+        if arguments.on_cpu() and self.start_arguments().get("enable_lora"):
+            # An engine with adapters dies of them there (vLLM 0.32).
+            able.remove("prompt_logprobs")
+        return frozenset(able)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"engine": arguments.matters(self.engine)}

@@ -114,7 +114,7 @@ def check(
     """Report every mistake that can be seen without a call, what a run will ask for and cost, and warnings:
     what will make its labels worth less."""
     from synthpref import job
-    from synthpref.view import alike, plan_table, sum_line, warning_lines
+    from synthpref.view import alike, plan_table, sum_line, turns_line, warning_lines
 
     loaded = job.load(recipe, set_ or [])
     console = _console()
@@ -130,6 +130,8 @@ def check(
             console.print(f"{numbers}:" + ("" if estimate else " its rows come from the round before"))
         if estimate:
             console.print(plan_table(estimate), soft_wrap=False)
+            if said := turns_line(estimate):
+                console.print(said, markup=False)
     if len(plans) > 1:
         console.print(sum_line([estimate for _, estimate in plans]))
     found = [one for made, estimate in plans if estimate for one in job.warnings(made, estimate)]

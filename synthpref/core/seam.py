@@ -165,6 +165,10 @@ class ModelSpec(BaseModel):
         """How many rows are to be under way at once, where requests are gathered before they are sent; else 0."""
         return 0
 
+    def turn(self) -> str:
+        """Which model is awake when this role is asked, where some do not fit together; "" for one that always is."""
+        return ""
+
     def pays(self) -> Price | None:
         """What a million tokens cost in the way that this role asks."""
         return self.price

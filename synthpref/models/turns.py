@@ -44,6 +44,9 @@ class Placed(ModelSpec):
     def gathers(self) -> int:
         return self.block if self.placement == "in_turn" else 0
 
+    def turn(self) -> str:
+        return f"{self.backend} {self.model}" if self.placement == "in_turn" else ""
+
 
 class Sleeper(Protocol):
     """What can be awake or not. Nobody asks it while it is not."""

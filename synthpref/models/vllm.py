@@ -31,6 +31,7 @@ from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
 from synthpref.models.openai import OTHER
 from synthpref.models.pool import Endpoint, Pool, limiter_for
+from synthpref.models.prefixes import Prefixes
 from synthpref.models.turns import Placed, Turns
 from synthpref.models.vllm_engine import Engine, children, family
 from synthpref.models.vllm_places import VISIBLE
@@ -116,8 +117,13 @@ class VLLM(Placed):
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
             return frozenset({OTHER[self.serves]})
-        always: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
-        return frozenset(always | ({"json_schema"} if self.structured_output else set()))
+        able: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
+        if self.structured_output:
+            able.add("json_schema")
+        if arguments.on_cpu() and self.start_arguments().get("enable_lora"):
+            # An engine with adapters dies of them there (vLLM 0.32).
+            able.remove("prompt_logprobs")
+        return frozenset(able)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"engine": arguments.matters(self.engine)}
@@ -175,7 +181,7 @@ class VLLM(Placed):
             most = round(self.slots() / self.engines * arguments.AHEAD)
             limiter = limiter_for(shared, f"{fleet} {i}", most, law=Fixed)
             endpoints.append(Endpoint(engine.name, _Door(self, engine.use(), limiter, shared), limiter))
-        pool = Pool(endpoints)
+        pool = Pool(endpoints, prefixes=Prefixes())
         return Turns.before(pool, shared, fleet, shared[fleet]) if self.placement == "in_turn" else pool
 
 

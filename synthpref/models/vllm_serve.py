@@ -30,6 +30,8 @@ from synthpref.models import vllm_lora as lora
 from synthpref.models import vllm_places as places
 from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
+from synthpref.models.pool import Pool
+from synthpref.models.prefixes import Prefixes
 from synthpref.models.turns import Turns
 from synthpref.models.vllm import INSTALL, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
@@ -77,7 +79,10 @@ class VLLMServe(VLLM):
         ports, engines = shared[fleet]
         for engine in engines:
             engine.use()
-        served = _Served(engines, self._wire(ports).open(shared), self.head_names)
+        wire = self._wire(ports).open(shared)
+        assert isinstance(wire, Pool)
+        wire = Pool(wire.endpoints, many=wire.many, prefixes=Prefixes())
+        served = _Served(engines, wire, self.head_names)
         return Turns.before(served, shared, fleet, engines) if self.placement == "in_turn" else served
 
     def head_names(self) -> dict[int, str]:

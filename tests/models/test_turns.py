@@ -20,6 +20,7 @@ from synthpref.core.seam import Backend, Completion, Request
 from synthpref.models import turns
 from synthpref.models.simulated import Simulated
 from synthpref.models.turns import InTurn, Placed, Turns
+from synthpref.view import turns_line
 
 HELLO = Request(messages=({"role": "user", "content": "hello"},))
 
@@ -342,11 +343,15 @@ def test_a_run_in_turn_makes_what_a_run_together_makes(tmp_path: Path) -> None:
         done = job.run(job.load(recipe(tmp_path, placement)), tmp_path / placement)
         assert not done.stopped
     assert made(tmp_path / "together") == made(tmp_path / "in_turn")
-    # Four blocks of 20 of 70 rows, each through three models.
+    # Four blocks of 20 of 70 rows, each through three models; and one of them again after the filter.
     assert LOG.count("policy") == 4
     assert LOG.count("judge") == 4
     assert 4 <= LOG.count("second") <= 5
     assert "idle" not in LOG
+    plan = job.estimate(job.load(tmp_path / "recipe.yaml"))
+    assert plan.changes == 4 * 2 + 3
+    assert len(LOG) - 1 in (plan.changes, plan.changes + 1)
+    assert turns_line(plan).startswith("awake in turn: idle, judge, policy, second; about 11 changes")
 
 
 def test_a_run_in_turn_that_is_stopped_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child
 from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
+from synthpref.models.reward_json import named_heads
 from synthpref.models.vllm import INSTALL, VISIBLE, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
-from synthpref.models.wire import named_heads
 
 HOST = "127.0.0.1"
 LOOK_S = 0.25

@@ -299,6 +299,15 @@ def test_only_what_judges_is_kept_of_a_recipe() -> None:
     assert left == ["sample.n", "pair.mu_sigma", "enrich.rationale", "filter.dedup"]
 
 
+def test_reward_models_are_measured_one_by_one_and_not_their_users() -> None:
+    path = REPO / "recipes" / "judging" / "personal.yaml"
+    source = Source.model_validate({"path": "x.jsonl", "samples": [{"text": "a"}, {"text": "b"}]})
+    kept, left = scoring(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent, source, "measured")
+    assert [next(iter(stage)) for stage in kept["stages"]] == ["reward"] * 3
+    assert set(kept["models"]) == {"skywork", "grm", "internlm"}
+    assert left == ["sample.n", "score.users", "pair.extremes"]
+
+
 # ---- the report and the card of a run
 
 

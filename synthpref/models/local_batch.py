@@ -15,7 +15,7 @@ from synthpref.models import local_text as texts
 from synthpref.models.local_line import Waiting
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_write import Prompt, Writer
-from synthpref.models.wire import preference
+from synthpref.models.reward_json import preference
 
 MOST_LOGITS = 2**28
 """Numbers that the probabilities of a batch of whole prompts may take: 1 GiB."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from synthpref.core.seam import TokenLogprob
 from synthpref.models.local_text import pieces
-from synthpref.models.wire import LEAST, named_heads
+from synthpref.models.reward_json import named_heads
+from synthpref.models.wire import LEAST
 
 Others = tuple[tuple[str, float], ...]
 """Alternatives to a token, with their log-probabilities, the most probable first."""

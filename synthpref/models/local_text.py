@@ -9,7 +9,7 @@ from typing import Any
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Request, TokenLogprob
-from synthpref.models.wire import two_answers
+from synthpref.models.reward_json import two_answers
 
 UNFINISHED = "\ufffd"
 """What a tokenizer shows for a character of which some tokens are still missing."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Request
 from synthpref.core.types import Message
-from synthpref.models import wire
+from synthpref.models import reward_json, wire
 
 TEXTS = ("prompt", "response", "a", "b", "model")
 LISTS = ("messages", "context", "items")
@@ -87,7 +87,11 @@ def body(form: RewardForm, model: str, requests: Sequence[Request]) -> Any:
 def _shown(request: Request) -> dict[str, Any]:
     *before, last = request.messages
     context: list[Message] = before[:-1] if request.kind == "compare" else before
-    shown: dict[str, Any] = {"prompt": wire.as_text(context), "context": context, "response": last["content"]}
+    shown: dict[str, Any] = {
+        "prompt": reward_json.as_text(context),
+        "context": context,
+        "response": last["content"],
+    }
     if request.kind == "compare":
         return {**shown, "a": before[-1]["content"], "b": last["content"]}
     return {**shown, "messages": list(request.messages)}
@@ -126,13 +130,13 @@ def read(form: RewardForm, answer: Any, count: int) -> list[dict[str, float | No
 
 def _heads(scores: str | Mapping[str, str], answer: Any, item: int) -> dict[str, float | None]:
     if isinstance(scores, str):
-        return wire.heads_of(_at(answer, scores, item))
+        return reward_json.heads_of(_at(answer, scores, item))
     made: dict[str, float | None] = {}
     for head, path in scores.items():
         found = _at(answer, path, item)
         if isinstance(found, list | Mapping):
             raise TypeError(f"no number at {path!r}")
-        made |= {head: wire.heads_of(found)["reward"]}
+        made |= {head: reward_json.heads_of(found)["reward"]}
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
-from synthpref.models import wire
+from synthpref.models import reward_json
 from synthpref.models.reward_form import RewardForm, body, read
 
 VLLM_PATHS = ("/classify", "/pooling", "/score")
@@ -49,7 +49,7 @@ class Grader:
         found = await (self._formed.ask(request) if self._formed else self._plain(request))
         if request.kind == "reward":
             return found
-        return [replace(one, values=wire.preference(one.values or {})) for one in found]
+        return [replace(one, values=reward_json.preference(one.values or {})) for one in found]
 
     async def send(self, asked: Any) -> Any:
         if self.spec.extra_body and isinstance(asked, dict):
@@ -61,8 +61,8 @@ class Grader:
         while True:
             path = self._paths[0]
             try:
-                asked = wire.reward_body(request, self.spec.model, self.spec.extra_body, path)
-                return wire.reward_answer(await self.send(asked))
+                asked = reward_json.reward_body(request, self.spec.model, self.spec.extra_body, path)
+                return reward_json.reward_answer(await self.send(asked))
             except BackendError as error:
                 if error.status != 404 or path == self._paths[-1]:
                     raise

@@ -10,7 +10,8 @@ from typing import Any
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.types import Usage
-from synthpref.models.wire import named_heads, position, preference, two_answers
+from synthpref.models.reward_json import named_heads, preference, two_answers
+from synthpref.models.wire import position
 
 Split = Callable[[str], tuple[str | None, str | None]]
 """A reply -> (reasoning, the answer proper)."""

@@ -32,11 +32,11 @@ from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
 from synthpref.models.pool import Pool
 from synthpref.models.prefixes import Prefixes
+from synthpref.models.reward_json import named_heads
 from synthpref.models.turns import Turns
 from synthpref.models.vllm import INSTALL, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
 from synthpref.models.vllm_places import VISIBLE
-from synthpref.models.wire import named_heads
 
 HOST = "127.0.0.1"
 LOOK_S = 0.25

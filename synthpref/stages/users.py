@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -93,6 +93,7 @@ class Users(Standardising):
     `standardise: {file: .../report.json}` uses them in another run.
     """
 
+    renames: ClassVar[bool] = True
     scores: tuple[str, ...] = Field(min_length=1)
     """The scores that users weigh."""
     users: Annotated[

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from synthpref import job
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
-from synthpref.models import reward_form, wire
+from synthpref.models import reward_form, reward_json
 from synthpref.models.openai import OpenAI
 from synthpref.models.reward_form import RewardForm
 from synthpref.models.simulated import Simulated, answers
@@ -314,7 +314,7 @@ def test_a_null_in_a_batch_is_missing_for_that_one_alone() -> None:
     ],
 )
 def test_heads_are_named_by_their_place(found: list[float], names: dict[int, str], heads: Any) -> None:
-    assert list(wire.named_heads(found, names).items()) == list(heads.items())
+    assert list(reward_json.named_heads(found, names).items()) == list(heads.items())
 
 
 # ---- two answers
@@ -328,11 +328,11 @@ def test_a_pairwise_service_is_asked_about_two_answers() -> None:
 
 
 def test_a_logit_for_each_of_the_two_is_their_difference_and_three_are_no_pair() -> None:
-    assert wire.preference({"x": 1.5}) == {"reward": 1.5}
-    assert wire.preference({"a": 3.0, "b": 1.0}) == {"reward": 2.0}
-    assert wire.preference({"a": 3.0, "b": None}) == {"reward": None}
+    assert reward_json.preference({"x": 1.5}) == {"reward": 1.5}
+    assert reward_json.preference({"a": 3.0, "b": 1.0}) == {"reward": 2.0}
+    assert reward_json.preference({"a": 3.0, "b": None}) == {"reward": None}
     with pytest.raises(BackendError, match="3 outputs"):
-        wire.preference({"a": 1.0, "b": 2.0, "c": 3.0})
+        reward_json.preference({"a": 1.0, "b": 2.0, "c": 3.0})
 
 
 def test_vllm_is_given_both_answers_and_names_for_the_template() -> None:

@@ -49,12 +49,15 @@ def test_a_reward_is_the_raw_logit_that_transformers_gives(
     room.close()
 
 
-def test_two_answers_are_compared_by_a_template_that_names_them(room: Room, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [VLLM, VLLMServe])
+def test_two_answers_are_compared_by_a_template_that_names_them(
+    room: Room, tmp_path: Path, kind: type[VLLM]
+) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = tiny.reward(tmp_path / "pair", template=tiny.PAIR)
-    backend = room.open(VLLM(model=model, engine=SMALL, serves="comparisons"))
+    backend = room.open(kind(model=model, engine=SMALL, serves="comparisons"))
     tokenizer = AutoTokenizer.from_pretrained(model)
     grader = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
     texts = ("the light", "because a question is true")

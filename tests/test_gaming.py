@@ -334,7 +334,7 @@ def judged(
     """Shares of the rows in which the first candidate is chosen, and in which the second is. `sway` is how often each
     of three roles falls for a claim."""
     models = {
-        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": share}
+        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": share, "concurrency": 4}
         for role, share in zip(ROLES, sway, strict=True)
     }
     tree = {
@@ -397,7 +397,7 @@ def through(path: Path, folder: Path, sway: float) -> tuple[int, int]:
     simulated."""
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     tree["models"] = {
-        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": sway}
+        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": sway, "concurrency": 4}
         for role in tree["models"]
     }
     rows = [

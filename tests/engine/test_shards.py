@@ -178,9 +178,9 @@ class Here:
         self.worker.end(reason)
 
 
-def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2, **changes: Any) -> Order:
+def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
     recipe = job.load(path)
-    made = Order(
+    return Order(
         version=__version__,
         recipe=str(path),
         settings=[],
@@ -192,7 +192,6 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2, **changes:
         seat=seat,
         seats=seats,
     )
-    return {**made, **changes}  # type: ignore[typeddict-item]
 
 
 def run_sharded(
@@ -303,7 +302,7 @@ def test_a_shard_at_which_all_die_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_stop_reaches_the_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    path = write(tmp_path, rows=200)
+    path = write(tmp_path, rows=100)
     here = run_here(path)
     stop = Stop()
 
@@ -313,7 +312,7 @@ def test_a_stop_reaches_the_workers_and_the_run_goes_on_later(tmp_path: Path) ->
         return False
 
     journal, _ = run_sharded(path, tmp_path / "run", 20, dies, stop)
-    assert 10 < journal.entered(0)[0] < 200
+    assert 10 < journal.entered(0)[0] < 100
     journal.close()
     journal, _ = run_sharded(path, tmp_path / "run", 3)
     same_as_here(journal, here)
@@ -333,6 +332,17 @@ def test_nobody_comes(tmp_path: Path) -> None:
 
     asyncio.run(walk())
     assert "no worker came for 0 s: each needs 8 GPUs" in stop.reason
+
+
+def test_workers_that_die_as_they_start_end_the_run(tmp_path: Path) -> None:
+    stop = Stop()
+
+    async def hire(seat: int) -> Worker:
+        raise WorkerLost("No module named 'synthpref'")
+
+    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "", 60)
+    asyncio.run(pool.segment(Step(0, [], b"")))
+    assert "3 workers died while they started: No module named" in stop.reason
 
 
 # ---- what a worker is told
@@ -356,8 +366,9 @@ def test_a_worker_says_what_is_not_as_where_it_was_sent_from(
     (tmp_path / SHARDS).mkdir()
     (tmp_path / SHARDS / ORDER).write_text("t", encoding="utf-8")
     ShardWorker(order_of(path, tmp_path), env={})._stack.close()
+    changed: Any = {**order_of(path, tmp_path), **change}
     with pytest.raises(SynthprefError, match=told):
-        ShardWorker(order_of(path, tmp_path, **change), env={})
+        ShardWorker(changed, env={})
 
 
 def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class Cluster:
 def imported() -> Any:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         import ray
     except ImportError:
         fix = 'pip install "synthpref[ray]", on all machines of the cluster'

@@ -68,7 +68,8 @@ class Cluster:
 def imported() -> Any:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+        # Else what it says of workers that died goes to stdout; we say it ourselves, in run.log.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         import ray
     except ImportError:
         fix = 'pip install "synthpref[ray]", on all machines of the cluster'

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from synthpref import __version__, job
-from synthpref.core.errors import SynthprefError
+from synthpref.core.errors import JournalDamaged, JournalError, SynthprefError
 from synthpref.core.seam import ModelSpec
 from synthpref.engine.ask import Models
 from synthpref.engine.folder import JOURNAL, SHARDS, logged
@@ -22,6 +22,7 @@ from synthpref.engine.recipe import Limits, Recipe
 from synthpref.engine.recipe_yaml import names
 from synthpref.engine.role import Stop
 from synthpref.engine.runner import Runner
+from synthpref.engine.salvage import mark
 from synthpref.engine.shards import shard_held, shard_path
 from synthpref.engine.steps import steps_of
 from synthpref.engine.tally import report
@@ -131,6 +132,11 @@ class ShardWorker:
                 await models.drained()
             finally:
                 journal.close()
+        except JournalDamaged as error:
+            if str(error).startswith(f"{path}:"):
+                mark(path, str(error))
+                raise JournalError(str(error)) from error
+            raise
         finally:
             held.__exit__(None, None, None)
         return self.report()
@@ -153,9 +159,12 @@ class ShardWorker:
             await self._models.aclose()
         self._stack.close()
 
-    def told(self, error: SynthprefError) -> str:
+    def told(self, error: Exception) -> str:
         """What may be said of an error elsewhere."""
-        return self.recipe.redact(str(error))
+        if isinstance(error, SynthprefError):
+            return self.recipe.redact(str(error))
+        log.error("a worker failed", exc_info=error)
+        return self.recipe.redact(f"a worker failed: {type(error).__name__}: {error}")
 
 
 def named(text: str, env: Mapping[str, str]) -> dict[str, str]:

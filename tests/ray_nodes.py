@@ -74,7 +74,6 @@ def main() -> None:
 
     head = {
         "num_cpus": 0,
-        "node_ip_address": "127.0.0.1",
         "include_dashboard": False,
         "temp_dir": sys.argv[1],
     }
@@ -84,7 +83,7 @@ def main() -> None:
     for line in sys.stdin:
         word, *number = line.split()
         if word == "add":
-            added.append(cluster.add_node(num_cpus=int(number[0]), node_ip_address="127.0.0.1"))
+            added.append(cluster.add_node(num_cpus=int(number[0])))
             print(f"nodes: {len(added) - 1}", flush=True)
         elif word == "kill":
             cluster.remove_node(added[int(number[0])], allow_graceful=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpref import __version__, job
-from synthpref.core.errors import JournalError, SynthprefError
+from synthpref.core.errors import JournalError, RecipeError, SynthprefError
+from synthpref.core.seam import ModelSpec
 from synthpref.core.types import Row
 from synthpref.engine.folder import JOURNAL, SHARDS
 from synthpref.engine.journal import Journal
@@ -29,6 +31,7 @@ from synthpref.engine.shards import DEATHS, Pool, Report, Worker, WorkerLost, ga
 from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally
 from synthpref.models.openai import OpenAI
+from synthpref.on_ray import Cluster, gpus_of, imported
 from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
 from synthpref.testing import row
 
@@ -178,9 +181,9 @@ class Here:
         self.worker.end(reason)
 
 
-def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2, **changes: Any) -> Order:
+def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
     recipe = job.load(path)
-    made = Order(
+    return Order(
         version=__version__,
         recipe=str(path),
         settings=[],
@@ -192,7 +195,6 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2, **changes:
         seat=seat,
         seats=seats,
     )
-    return {**made, **changes}  # type: ignore[typeddict-item]
 
 
 def run_sharded(
@@ -303,7 +305,7 @@ def test_a_shard_at_which_all_die_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_stop_reaches_the_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    path = write(tmp_path, rows=200)
+    path = write(tmp_path, rows=100)
     here = run_here(path)
     stop = Stop()
 
@@ -313,7 +315,7 @@ def test_a_stop_reaches_the_workers_and_the_run_goes_on_later(tmp_path: Path) ->
         return False
 
     journal, _ = run_sharded(path, tmp_path / "run", 20, dies, stop)
-    assert 10 < journal.entered(0)[0] < 200
+    assert 10 < journal.entered(0)[0] < 100
     journal.close()
     journal, _ = run_sharded(path, tmp_path / "run", 3)
     same_as_here(journal, here)
@@ -333,6 +335,17 @@ def test_nobody_comes(tmp_path: Path) -> None:
 
     asyncio.run(walk())
     assert "no worker came for 0 s: each needs 8 GPUs" in stop.reason
+
+
+def test_workers_that_die_as_they_start_end_the_run(tmp_path: Path) -> None:
+    stop = Stop()
+
+    async def hire(seat: int) -> Worker:
+        raise WorkerLost("No module named 'synthpref'")
+
+    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "", 60)
+    asyncio.run(pool.segment(Step(0, [], b"")))
+    assert "3 workers died while they started: No module named" in stop.reason
 
 
 # ---- what a worker is told
@@ -356,8 +369,9 @@ def test_a_worker_says_what_is_not_as_where_it_was_sent_from(
     (tmp_path / SHARDS).mkdir()
     (tmp_path / SHARDS / ORDER).write_text("t", encoding="utf-8")
     ShardWorker(order_of(path, tmp_path), env={})._stack.close()
+    changed: Any = {**order_of(path, tmp_path), **change}
     with pytest.raises(SynthprefError, match=told):
-        ShardWorker(order_of(path, tmp_path, **change), env={})
+        ShardWorker(changed, env={})
 
 
 def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:
@@ -372,3 +386,34 @@ def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:
 def test_the_environment_that_a_recipe_names_goes_along() -> None:
     env = {"KEY": "k", "OTHER": "o", "OPENAI_API_KEY": "s"}
     assert named("api_key: ${KEY}\nbase_url: ${URL:-x}", env) == {"KEY": "k", "OPENAI_API_KEY": "s"}
+
+
+# ---- before Ray is started
+
+
+def test_without_ray_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RecipeError, match=r'pip install "synthpref\[ray\]"'):
+        imported()
+
+
+def test_batches_are_not_made_by_several_workers(tmp_path: Path) -> None:
+    role = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "mode": "batch"}
+    path = write(tmp_path, models={"policy": role, "judge": role})
+    cluster = Cluster(path)
+    with pytest.raises(RecipeError, match="batches are not made by several workers"):
+        job.run(job.load(path), tmp_path / "run", cluster=cluster)
+
+
+def test_a_worker_holds_the_devices_of_its_engines_and_roles_on_one_model_share_them() -> None:
+    class Held(ModelSpec):
+        many: int = 1
+
+        def devices(self) -> float:
+            return self.many
+
+    roles = [Held(backend="b", model=m, many=n) for m, n in (("one", 4), ("one", 4), ("two", 2))]
+    served = OpenAI(model="m")
+    models: dict[str, ModelSpec] = {str(i): spec for i, spec in enumerate([*roles, served])}
+    assert gpus_of(models) == 6
+    assert gpus_of({"m": served}) == 0

@@ -173,8 +173,22 @@ def run(
             help="Of a run at a URL: where it works, on a fast disk. Default: SYNTHPREF_WORK, or the cache."
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="ray", help="Walk the rows on a Ray cluster; see docs/scaling.md."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster: auto, HOST:PORT or ray://…; else one is started here.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="In how many parts. Default: 4 a worker.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many. Default: what there is room for.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a worker. Default: what its models need.")
+    ] = None,
 ) -> None:
-    """Run a recipe into a run folder, or go on with the run that is there."""
+    """Run a recipe into a run folder, or go on with the run that is there, here or on a cluster."""
     from contextlib import ExitStack
 
     from synthpref import job
@@ -182,6 +196,14 @@ def run(
     from synthpref.places import place
     from synthpref.view import watching
 
+    cluster = None
+    if on is not None:
+        from synthpref.core.errors import Problem, RecipeError
+        from synthpref.on_ray import Cluster
+
+        if on != "ray":
+            raise RecipeError([Problem("--on", f"no cluster called {on!r}", "write --on ray")])
+        cluster = Cluster(recipe, tuple(set_ or ()), address, shards, workers, gpus)
     loaded = job.load(recipe, set_ or [])
     estimate = job.estimate(loaded)
     console = _console(stderr=True)
@@ -200,7 +222,7 @@ def run(
             def view(progress: Progress) -> None:
                 stack.enter_context(watching(console, progress))
 
-            result = job.run(loaded, where, limit=limit, expected=expected, view=view)
+            result = job.run(loaded, where, limit=limit, expected=expected, view=view, cluster=cluster)
     except KeyboardInterrupt:
         console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
         raise typer.Exit(130) from None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -24,7 +24,7 @@ from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
+from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
@@ -35,10 +35,14 @@ from synthpref.engine.registry import Registry
 from synthpref.engine.role import Stop
 from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
+from synthpref.engine.shards import gather
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
 from synthpref.io import agreement, card, export, page, read, report, rows
 from synthpref.places import Place, looked_at, place
+
+if TYPE_CHECKING:
+    from synthpref.on_ray import Cluster
 
 log = logging.getLogger("synthpref")
 
@@ -90,8 +94,10 @@ def run(
     limit: int | None = None,
     expected: int | None = None,
     view: View = lambda progress: None,
+    cluster: Cluster | None = None,
 ) -> Result:
     """Run the recipe into the folder `out`, here or at a URL, or go on with the run that is there; then write the dataset.
+    Rows are walked here, or on a `cluster`.
 
     `view` is called with the counters once, before the first call. Raises SynthprefError.
     """
@@ -109,7 +115,9 @@ def run(
         (folder / "summary.json").unlink(missing_ok=True)
         progress = Progress(expected=expected)
         try:
-            books, stop, stages, models = asyncio.run(_walk(recipe, where, limit, progress, view, signals))
+            books, stop, stages, models = asyncio.run(
+                _walk(recipe, where, limit, progress, view, signals, cluster)
+            )
         except StageError as error:
             raise StageError(recipe.redact(str(error))) from error
         stop.reason = recipe.redact(stop.reason)
@@ -172,7 +180,13 @@ def _mended(journal: Path) -> Iterator[None]:
 
 
 async def _walk(
-    recipe: Recipe, where: Place, limit: int | None, progress: Progress, view: View, signals: Signals
+    recipe: Recipe,
+    where: Place,
+    limit: int | None,
+    progress: Progress,
+    view: View,
+    signals: Signals,
+    cluster: Cluster | None,
 ) -> tuple[Books, Stop, list[dict[str, Any]], dict[str, Any]]:
     stop = Stop()
     loop = asyncio.get_running_loop()
@@ -186,14 +200,24 @@ async def _walk(
             loop.call_soon_threadsafe(stop.now, why, True)
 
     journal = Journal(where.folder / JOURNAL, on_error)
-    runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
-    view(progress)
-    if where.mirror:
-        where.mirror.start(give_up, progress.line)
-        runner.models.share("noted", where.mirror.noted)
     with signals.stopping(stop):
         try:
-            await runner.run()
+            # Of a run on a cluster that was killed.
+            if gather(journal, where.folder / SHARDS):
+                await journal.indexed()
+            runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
+            view(progress)
+            if where.mirror:
+                where.mirror.start(give_up, progress.line)
+                runner.models.share("noted", where.mirror.noted)
+            if cluster:
+                from synthpref.on_ray import shards
+
+                async with shards(cluster, recipe, journal, limit) as made:
+                    made.attach(runner)
+                    await runner.run()
+            else:
+                await runner.run()
             await journal.indexed()
             return (
                 runner.books(),

@@ -152,6 +152,10 @@ class ModelSpec(BaseModel):
         """How many calls may be under way at once, at the most."""
         return 256
 
+    def devices(self) -> float:
+        """How many accelerators it holds in the process that asks, or beside it; roles at one `place` share them."""
+        return 0
+
     def gathers(self) -> int:
         """How many rows are to be under way at once, where requests are gathered before they are sent; else 0."""
         return 0

@@ -3,6 +3,7 @@
 recipe.yaml       the recipe as it was run, without secrets
 journal.sqlite    every answer, and how far each row has come
 batches.sqlite    batches at a provider, and what they answered, where a role has `mode: batch`
+shards/           what workers have written that is not yet in the journal, while a run is on a cluster
 run.log           what happened
 rows.parquet      the rows that were exported, with every candidate, score and vote
 left.jsonl        the rows that were dropped or rejected, and why
@@ -32,6 +33,7 @@ from synthpref.engine.records import Asked, Outcome, Records
 log = logging.getLogger("synthpref")
 
 JOURNAL = "journal.sqlite"
+SHARDS = "shards"
 
 
 @contextmanager
@@ -144,6 +146,9 @@ def status(folder: Path) -> list[str]:
             )
         for role, (answers, prompt, completion) in records.spent().items():
             lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
+        word = folder / SHARDS / "progress"
+        if word.exists():
+            lines.append(f"on a cluster, not counted above: {word.read_text(encoding='utf-8')}")
         return lines
     finally:
         records.close()

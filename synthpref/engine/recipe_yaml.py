@@ -72,6 +72,11 @@ def leaves(tree: Any, change: Callable[[str, str], Any], path: str = "") -> Any:
     return change(path, tree) if isinstance(tree, str) else tree
 
 
+def names(text: str) -> list[str]:
+    """The variables of the environment that a recipe's text names."""
+    return sorted({match["name"] for match in _VAR.finditer(text)})
+
+
 def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[str]]:
     """(the tree with ${VAR} and ${VAR:-default} filled in, variables that are not set, secret values).
 

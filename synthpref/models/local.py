@@ -63,6 +63,9 @@ class Local(ModelSpec):
             ) from None
         return self
 
+    def devices(self) -> float:
+        return 1 if self.device.startswith("cuda") else 0
+
     def able(self) -> frozenset[Capability]:
         if self.serves == "reward":
             return frozenset({"reward"})

@@ -118,6 +118,9 @@ class VLLM(ModelSpec):
     def slots(self) -> int:
         return int(self.engine.get("max_num_seqs") or arguments.SEQUENCES) * self.engines
 
+    def devices(self) -> float:
+        return 0 if arguments.on_cpu() else arguments.devices_each(self.engine) * self.engines
+
     def start_arguments(self) -> dict[str, Any]:
         """What the engine is started with."""
         usual: dict[str, Any] = {"disable_log_stats": True, "use_tqdm_on_load": False}

@@ -36,7 +36,7 @@ from tenacity import (
 )
 
 from synthpref.core.errors import JournalError, RemoteError, SynthprefError
-from synthpref.engine.folder import JOURNAL, write_json
+from synthpref.engine.folder import JOURNAL, SHARDS, write_json
 from synthpref.engine.lease import LEASE, Files, Lease, Pace
 from synthpref.engine.salvage import mend
 from synthpref.engine.segments import add_calls, cut, last_call, snapshot
@@ -165,7 +165,8 @@ class Copy:
 
 
 def _is_here_only(name: str) -> bool:
-    return name in HERE_ONLY or name.endswith(HERE_ENDINGS)
+    # Of shards, what is committed comes into the journal when their segment is through.
+    return name in HERE_ONLY or name.endswith(HERE_ENDINGS) or name.startswith(f"{SHARDS}/")
 
 
 class Mirror(Copy):

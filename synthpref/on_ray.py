@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from synthpref import __version__
-from synthpref.core.errors import JournalError, Problem, RecipeError, SynthprefError
+from synthpref.core.errors import (
+    JournalDamaged,
+    JournalError,
+    Problem,
+    RecipeError,
+    StageError,
+    SynthprefError,
+)
 from synthpref.core.seam import ModelSpec
 from synthpref.engine.folder import SHARDS, replaced
 from synthpref.engine.journal import Journal
@@ -60,6 +68,7 @@ class Cluster:
 def imported() -> Any:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
         import ray
     except ImportError:
         fix = 'pip install "synthpref[ray]", on all machines of the cluster'
@@ -87,12 +96,13 @@ class Hand:
                 return str(error) or type(error).__name__
         return ""
 
-    async def walk(self, step: int, shard: int, of: int) -> tuple[Report, str]:
+    async def walk(self, step: int, shard: int, of: int) -> tuple[Report, str, bool]:
+        """What the worker reports, what went wrong, and whether that is damage of the run's own journal."""
         assert self.worker
         try:
-            return await self.worker.walk(step, shard, of), ""
-        except SynthprefError as error:
-            return self.worker.report(), self.worker.told(error)
+            return await self.worker.walk(step, shard, of), "", False
+        except Exception as error:  # noqa: BLE001  what gets by here ends in the logs of Ray, with all it says
+            return self.worker.report(), self.worker.told(error), isinstance(error, JournalDamaged)
 
     async def report(self) -> Report:
         assert self.worker
@@ -106,9 +116,6 @@ class Hand:
         if self.worker:
             await self.worker.close()
 
-    async def pid(self) -> int:
-        return os.getpid()
-
 
 class Actor:
     """A worker, as the run sees it."""
@@ -119,19 +126,19 @@ class Actor:
     async def _ask(self, method: str, *args: Any) -> Any:
         try:
             return await getattr(self.handle, method).remote(*args)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.NodeDiedError) as error:
-            raise WorkerLost(_first_line(error)) from None
+        except self._ray.exceptions.RayTaskError as error:
+            raise StageError(f"a worker failed: {_short(error)}") from error
         except self._ray.exceptions.RayError as error:
-            raise JournalError(f"a worker failed: {_first_line(error)}") from error
+            raise WorkerLost(_short(error)) from None
 
     async def begin(self, order: Order) -> None:
         if said := await self._ask("begin", order):
             raise SynthprefError(said)
 
     async def walk(self, step: int, shard: int, of: int) -> Report:
-        found, error = await self._ask("walk", step, shard, of)
+        found, error, damaged = await self._ask("walk", step, shard, of)
         if error:
-            raise JournalError(error)
+            raise (JournalDamaged if damaged else JournalError)(error)
         return dict(found)
 
     async def report(self) -> Report:
@@ -144,8 +151,10 @@ class Actor:
         await self._ask("close")
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _short(error: BaseException) -> str:
+    """The first and the last line of what Ray says, which is long; the last has the cause, where there is one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " … ".join(dict.fromkeys([lines[0], lines[-1]]))
 
 
 class Shards:
@@ -162,8 +171,10 @@ class Shards:
         # What an endpoint takes is divided among all, and nobody can do with less than one.
         self.seats = min([self.seats, *(limit for limit in limits if limit)])
         self.shards = cluster.shards or PER_WORKER * self.seats
+        self.seats = min(self.seats, self.shards)
         self.token = secrets.token_hex(8)
         self._hired: dict[int, tuple[Actor, asyncio.Task[None]]] = {}
+        self.runner: Runner | None = None
         self.pool: Pool | None = None
 
     def _room(self) -> int:
@@ -181,6 +192,8 @@ class Shards:
 
         def hear(seat: int, found: Report | None) -> None:
             tally.hear(seat, found)
+            if found is None:
+                self._dismiss(seat)
             if found and found["stopped"]:
                 runner.stop.now(found["stopped"], found["failed"])
             if runner.models.on_answer:
@@ -190,7 +203,7 @@ class Shards:
             there = len(self.pool.there)
             runner.progress.note = "" if there == self.seats else f"{there} of {self.seats} workers"
 
-        self.progress = runner.progress
+        self.runner = runner
         self.pool = Pool(
             self.folder,
             self.seats,
@@ -219,20 +232,27 @@ class Shards:
 
     async def _show(self) -> None:
         """Leave word of how far all are, for `status`."""
-        while True:
+        while self.runner:
             with replaced(self.folder / "progress") as file:
-                file.write(self.progress.line())
+                file.write(self.runner.progress.line())
             await asyncio.sleep(SHOWN_S)
 
     async def _hire(self, seat: int) -> Actor:
         """Wait until the seat's actor is there. The wait may be broken off and gone on with later."""
-        if seat not in self._hired or self._hired[seat][1].done():
+        if seat not in self._hired:
             kind = self.ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=0)(Hand)
             actor = Actor(self.ray, kind.remote())
             self._hired[seat] = actor, asyncio.create_task(actor.begin(self._order(seat)))
         actor, begun = self._hired[seat]
         await asyncio.shield(begun)
         return actor
+
+    def _dismiss(self, seat: int) -> None:
+        """The seat's actor was lost. Perhaps it is only out of sight: it must not hold on to its shards."""
+        if seat in self._hired:
+            actor, begun = self._hired.pop(seat)
+            begun.cancel()
+            self.ray.kill(actor.handle)
 
     def _order(self, seat: int) -> Order:
         path = self.cluster.recipe.absolute()
@@ -272,6 +292,12 @@ class Shards:
         await asyncio.gather(*(begun for _, begun in self._hired.values()), return_exceptions=True)
         for actor in actors:
             self.ray.kill(actor.handle)
+        with (self.folder.parent / "run.log").open("a", encoding="utf-8") as told:
+            for file in sorted(self.folder.glob("worker-*/run.log")):
+                told.write(file.read_text(encoding="utf-8", errors="replace"))
+                file.unlink()
+        if self.runner and self.runner.stop.failed:
+            return  # the logs of its engines say why
         for home in self.folder.glob("worker-*"):
             shutil.rmtree(home, ignore_errors=True)
         if not [*self.folder.glob("*.sqlite")]:
@@ -290,9 +316,11 @@ async def shards(
         )
     ray = imported()
     # Ray takes the signals that end a run.
-    heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    heard = {number: signal.getsignal(number) for number in taken}
     mine = not ray.is_initialized()
     if mine:
+        logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             ray.init(
                 address=cluster.address or "local",
@@ -303,7 +331,7 @@ async def shards(
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             fix = "is it up? `ray status` tells; without --address a Ray is started on this machine"
-            raise RecipeError([Problem("--address", f"{_first_line(error)}", fix)]) from None
+            raise RecipeError([Problem("--address", f"{_short(error)}", fix)]) from None
     for number, handler in heard.items():
         signal.signal(number, handler)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from synthpref import __version__, job
-from synthpref.core.errors import SynthprefError
+from synthpref.core.errors import JournalDamaged, JournalError, SynthprefError
 from synthpref.core.seam import ModelSpec
 from synthpref.engine.ask import Models
 from synthpref.engine.folder import JOURNAL, SHARDS, logged
@@ -21,6 +22,7 @@ from synthpref.engine.recipe import Limits, Recipe
 from synthpref.engine.recipe_yaml import names
 from synthpref.engine.role import Stop
 from synthpref.engine.runner import Runner
+from synthpref.engine.salvage import mark
 from synthpref.engine.shards import shard_held, shard_path
 from synthpref.engine.steps import steps_of
 from synthpref.engine.tally import report
@@ -31,6 +33,9 @@ FOREIGN = ("OPENAI_API_KEY", "HF_TOKEN")
 """Variables that backends read without a recipe naming them."""
 LIMITS = ("concurrency", "rpm", "tpm")
 """Fields of a role that say what its endpoint takes from all of us together."""
+
+
+log = logging.getLogger("synthpref")
 
 
 class Order(TypedDict):
@@ -84,6 +89,7 @@ class ShardWorker:
         self.home = self.folder / f"worker-{order['seat']}"
         self.home.mkdir(exist_ok=True)
         self._stack.enter_context(logged(self.home, self.recipe))
+        log.info("worker %d: process %d on %s", order["seat"], os.getpid(), os.uname().nodename)
         self._steps = steps_of(self.recipe)
         self._models: Models | None = None
 
@@ -125,6 +131,11 @@ class ShardWorker:
                 await models.drained()
             finally:
                 journal.close()
+        except JournalDamaged as error:
+            if str(error).startswith(f"{path}:"):
+                mark(path, str(error))
+                raise JournalError(str(error)) from error
+            raise
         finally:
             held.__exit__(None, None, None)
         return self.report()
@@ -147,9 +158,12 @@ class ShardWorker:
             await self._models.aclose()
         self._stack.close()
 
-    def told(self, error: SynthprefError) -> str:
+    def told(self, error: Exception) -> str:
         """What may be said of an error elsewhere."""
-        return self.recipe.redact(str(error))
+        if isinstance(error, SynthprefError):
+            return self.recipe.redact(str(error))
+        log.error("a worker failed", exc_info=error)
+        return self.recipe.redact(f"a worker failed: {type(error).__name__}: {error}")
 
 
 def named(text: str, env: Mapping[str, str]) -> dict[str, str]:

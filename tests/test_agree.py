@@ -32,12 +32,12 @@ class Done:
     stderr: str
 
 
-def synthpref(*args: str | Path, cwd: Path) -> Done:
+def synthpref(*args: str | Path, cwd: Path, columns: int = 160) -> Done:
     """The command line in this process: what it loads is tested in test_imports.py."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
-        patch.setenv("COLUMNS", "160")
+        patch.setenv("COLUMNS", str(columns))
         try:
             main([str(arg) for arg in args])
         except SystemExit as left:
@@ -75,6 +75,20 @@ def test_options_print_and_write(tmp_path: Path) -> None:
     for title in ("What to know", "Judges", "Juries", "People", "The best judge against the others"):
         assert f"## {title}\n" in page
     assert str(tmp_path) not in page
+
+
+def test_long_names_stand_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
+    long = "gpt-4o-mini-2024-07-18/cot"
+    judges = ["--judge", f"{long}=gpt", "--judge", "llama", "--cost", f"{long}=0.1", "--cost", "llama=1"]
+    done = synthpref("agree", labels(tmp_path), "--label", "human", *judges, cwd=tmp_path, columns=80)
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout[done.stdout.index("\nJudges ") :].splitlines()
+    assert max(map(len, tables[:-1])) <= 80
+    cells = [cell.strip() for line in tables for cell in line.split("│")]
+    assert sum(cell.startswith(long) for cell in cells) == 3, (
+        "a judge, a jury of it alone and one with the other"
+    )
+    assert any("Left out here: " in line for line in tables)
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ class Models:
         other._idle.set()
         return other
 
+    def share(self, name: str, value: Any) -> None:
+        """Give to all roles what they find under `name`; see ModelSpec.open."""
+        self._shared[name] = value
+
     def role(self, name: str) -> Role:
         if name not in self.roles:
             spec = self.specs[name]

@@ -187,6 +187,7 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
         version=__version__,
         recipe=str(path),
         settings=[],
+        variables={},
         limit=None,
         env={},
         digest=digest_of(recipe),
@@ -400,20 +401,20 @@ def test_without_ray_the_package_to_install_is_named(monkeypatch: pytest.MonkeyP
 def test_batches_are_not_made_by_several_workers(tmp_path: Path) -> None:
     role = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "mode": "batch"}
     path = write(tmp_path, models={"policy": role, "judge": role})
-    cluster = Cluster(path)
     with pytest.raises(RecipeError, match="batches are not made by several workers"):
-        job.run(job.load(path), tmp_path / "run", cluster=cluster)
+        job.run(job.load(path), tmp_path / "run", cluster=Cluster())
 
 
-def test_a_worker_holds_the_devices_of_its_engines_and_roles_on_one_model_share_them() -> None:
+def test_a_worker_holds_the_devices_of_its_engines_and_roles_that_share_them_count_once() -> None:
     class Held(ModelSpec):
-        many: int = 1
+        on: frozenset[str]
 
-        def devices(self) -> float:
-            return self.many
+        def accelerators(self) -> frozenset[str]:
+            return self.on
 
-    roles = [Held(backend="b", model=m, many=n) for m, n in (("one", 4), ("one", 4), ("two", 2))]
-    served = OpenAI(model="m")
-    models: dict[str, ModelSpec] = {str(i): spec for i, spec in enumerate([*roles, served])}
-    assert gpus_of(models) == 6
-    assert gpus_of({"m": served}) == 0
+    one, two = (
+        Held(backend="b", model="m", on=frozenset("01")),
+        Held(backend="b", model="n", on=frozenset("12")),
+    )
+    assert gpus_of({"one": one, "two": two, "served": OpenAI(model="m")}) == 3
+    assert gpus_of({"served": OpenAI(model="m")}) == 0

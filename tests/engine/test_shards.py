@@ -204,6 +204,7 @@ def run_sharded(
     shards: int,
     dies: Callable[[int], bool] = lambda noted: False,
     stop: Stop | None = None,
+    hiring: Callable[[int], None] = lambda seat: None,
 ) -> tuple[Journal, Runner]:
     """All steps, segments by two workers in this process."""
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
@@ -220,6 +221,7 @@ def run_sharded(
         runner.models.roles.update(tally.roles)
 
         async def hire(seat: int) -> Worker:
+            hiring(seat)
             return Here(order_of(path, folder, seat), dies)
 
         pool = Pool(folder / SHARDS, 2, shards, hire, tally.hear, stopped, lambda: "", 60)
@@ -338,15 +340,30 @@ def test_nobody_comes(tmp_path: Path) -> None:
     assert "no worker came for 0 s: each needs 8 GPUs" in stop.reason
 
 
-def test_workers_that_die_as_they_start_end_the_run(tmp_path: Path) -> None:
+def test_workers_that_only_die_end_the_run_in_the_end(tmp_path: Path) -> None:
     stop = Stop()
 
     async def hire(seat: int) -> Worker:
-        raise WorkerLost("No module named 'synthpref'")
+        raise WorkerLost("its machine is gone")
 
-    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "", 60)
+    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "1 CPU", 0.0)
     asyncio.run(pool.segment(Step(0, [], b"")))
-    assert "3 workers died while they started: No module named" in stop.reason
+    assert "no worker came for 0 s: 1 CPU; the last one was lost: its machine is gone" in stop.reason
+
+
+def test_a_worker_that_dies_as_it_starts_is_followed_by_another(tmp_path: Path) -> None:
+    path = write(tmp_path, rows=6)
+    here = run_here(path)
+    failing = iter([True, False])
+
+    def die_once(seat: int) -> None:
+        if next(failing, False):
+            raise WorkerLost("its machine is gone")
+
+    journal, runner = run_sharded(path, tmp_path / "run", 2, hiring=die_once)
+    assert not runner.stop.reason
+    same_as_here(journal, here)
+    journal.close()
 
 
 # ---- what a worker is told

@@ -126,6 +126,9 @@ class Actor:
         except self._ray.exceptions.RayTaskError as error:
             raise StageError(f"a worker failed: {_short(error)}") from error
         except self._ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                fix = "is the same synthpref, with what the recipe needs, installed on all machines?"
+                raise StageError(f"a worker cannot start: {_short(error)}; {fix}") from error
             raise WorkerLost(_short(error)) from None
 
     async def begin(self, order: Order) -> None:

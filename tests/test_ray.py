@@ -201,7 +201,7 @@ from synthpref import job
 from synthpref.on_ray import Cluster
 import sys
 path = Path("recipe.yaml")
-cluster = Cluster(path, address=sys.argv[1], workers=2, gpus=1, patience_s=1)
+cluster = Cluster(address=sys.argv[1], workers=2, gpus=1, patience_s=1)
 print(job.run(job.load(path), Path("runs/rough"), cluster=cluster).stopped)
 """
 

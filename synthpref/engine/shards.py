@@ -30,6 +30,8 @@ LANES = 2
 DEATHS = 3
 """Workers that may die at a shard one after another without getting on."""
 LOOK_S = 0.5
+LONGEST_PAUSE_S = 10.0
+"""Between two tries to get a worker for a seat."""
 LOCK_S = 60.0
 """How long a shard may be held by a process that is dying."""
 
@@ -108,7 +110,7 @@ class Pool:
         self._left = 0
         self._changed = asyncio.Event()
         self._deaths: dict[int, tuple[int, int]] = {}
-        self._stillborn = 0
+        self._last_loss = ""
 
     async def segment(self, step: Step) -> None:
         """Have all shards walked through the step, or as far as they come before the run stops."""
@@ -133,21 +135,20 @@ class Pool:
             await asyncio.gather(watch, *seats, return_exceptions=True)
 
     async def _seat(self, seat: int, step: int) -> None:
+        pause = LOOK_S
         while self._left and not self.stop.event.is_set():
             if seat not in self.there:
                 try:
                     hired = await self._unless_stopped(self.hire(seat))
                 except WorkerLost as error:
+                    # A dying machine is sent workers for a while.
                     self._lost(seat, error)
-                    self._stillborn += 1
-                    if self._stillborn >= DEATHS:
-                        self.stop.now(
-                            f"{self._stillborn} workers died while they started: {error}", failed=True
-                        )
+                    await self._unless_stopped(asyncio.sleep(pause))
+                    pause = min(2 * pause, LONGEST_PAUSE_S)
                     continue
                 if hired is None:
                     return
-                self.there[seat], self._stillborn = hired, 0
+                self.there[seat], pause = hired, LOOK_S
             lanes = [self._lane(seat, self.there[seat], step) for _ in range(LANES)]
             ended = await asyncio.gather(*lanes, return_exceptions=True)
             failed = [error for error in ended if error is not None]
@@ -157,6 +158,7 @@ class Pool:
                 self._lost(seat, failed[0])
 
     def _lost(self, seat: int, error: BaseException) -> None:
+        self._last_loss = f"; the last one was lost: {error}"
         log.warning("a worker was lost: %s", error)
         self.there.pop(seat, None)
         self.hear(seat, None)
@@ -228,7 +230,7 @@ class Pool:
             if self.there:
                 seen = time.monotonic()
             elif time.monotonic() - seen > self.patience_s:
-                waited = f"no worker came for {self.patience_s:g} s: {self.lacking()}"
+                waited = f"no worker came for {self.patience_s:g} s: {self.lacking()}{self._last_loss}"
                 self.stop.now(waited, failed=True)
 
     async def _each(self, do: Callable[[Worker], Awaitable[None]]) -> None:

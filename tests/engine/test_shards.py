@@ -187,6 +187,7 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
         version=__version__,
         recipe=str(path),
         settings=[],
+        variables={},
         limit=None,
         env={},
         digest=digest_of(recipe),
@@ -203,6 +204,7 @@ def run_sharded(
     shards: int,
     dies: Callable[[int], bool] = lambda noted: False,
     stop: Stop | None = None,
+    hiring: Callable[[int], None] = lambda seat: None,
 ) -> tuple[Journal, Runner]:
     """All steps, segments by two workers in this process."""
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
@@ -219,6 +221,7 @@ def run_sharded(
         runner.models.roles.update(tally.roles)
 
         async def hire(seat: int) -> Worker:
+            hiring(seat)
             return Here(order_of(path, folder, seat), dies)
 
         pool = Pool(folder / SHARDS, 2, shards, hire, tally.hear, stopped, lambda: "", 60)
@@ -337,15 +340,30 @@ def test_nobody_comes(tmp_path: Path) -> None:
     assert "no worker came for 0 s: each needs 8 GPUs" in stop.reason
 
 
-def test_workers_that_die_as_they_start_end_the_run(tmp_path: Path) -> None:
+def test_workers_that_only_die_end_the_run_in_the_end(tmp_path: Path) -> None:
     stop = Stop()
 
     async def hire(seat: int) -> Worker:
-        raise WorkerLost("No module named 'synthpref'")
+        raise WorkerLost("its machine is gone")
 
-    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "", 60)
+    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "1 CPU", 0.0)
     asyncio.run(pool.segment(Step(0, [], b"")))
-    assert "3 workers died while they started: No module named" in stop.reason
+    assert "no worker came for 0 s: 1 CPU; the last one was lost: its machine is gone" in stop.reason
+
+
+def test_a_worker_that_dies_as_it_starts_is_followed_by_another(tmp_path: Path) -> None:
+    path = write(tmp_path, rows=6)
+    here = run_here(path)
+    failing = iter([True, False])
+
+    def die_once(seat: int) -> None:
+        if next(failing, False):
+            raise WorkerLost("its machine is gone")
+
+    journal, runner = run_sharded(path, tmp_path / "run", 2, hiring=die_once)
+    assert not runner.stop.reason
+    same_as_here(journal, here)
+    journal.close()
 
 
 # ---- what a worker is told
@@ -400,20 +418,20 @@ def test_without_ray_the_package_to_install_is_named(monkeypatch: pytest.MonkeyP
 def test_batches_are_not_made_by_several_workers(tmp_path: Path) -> None:
     role = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "mode": "batch"}
     path = write(tmp_path, models={"policy": role, "judge": role})
-    cluster = Cluster(path)
     with pytest.raises(RecipeError, match="batches are not made by several workers"):
-        job.run(job.load(path), tmp_path / "run", cluster=cluster)
+        job.run(job.load(path), tmp_path / "run", cluster=Cluster())
 
 
-def test_a_worker_holds_the_devices_of_its_engines_and_roles_on_one_model_share_them() -> None:
+def test_a_worker_holds_the_devices_of_its_engines_and_roles_that_share_them_count_once() -> None:
     class Held(ModelSpec):
-        many: int = 1
+        on: frozenset[str]
 
-        def devices(self) -> float:
-            return self.many
+        def accelerators(self) -> frozenset[str]:
+            return self.on
 
-    roles = [Held(backend="b", model=m, many=n) for m, n in (("one", 4), ("one", 4), ("two", 2))]
-    served = OpenAI(model="m")
-    models: dict[str, ModelSpec] = {str(i): spec for i, spec in enumerate([*roles, served])}
-    assert gpus_of(models) == 6
-    assert gpus_of({"m": served}) == 0
+    one, two = (
+        Held(backend="b", model="m", on=frozenset("01")),
+        Held(backend="b", model="n", on=frozenset("12")),
+    )
+    assert gpus_of({"one": one, "two": two, "served": OpenAI(model="m")}) == 3
+    assert gpus_of({"served": OpenAI(model="m")}) == 0

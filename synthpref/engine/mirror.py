@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,7 @@ from synthpref.core.errors import JournalError, RemoteError, SynthprefError
 from synthpref.engine.folder import JOURNAL, SHARDS, write_json
 from synthpref.engine.lease import LEASE, Files, Lease, Pace
 from synthpref.engine.salvage import mend
-from synthpref.engine.segments import add_calls, cut, last_call, snapshot
+from synthpref.engine.segments import add_calls, cut, identity, last_call, snapshot
 
 STATE, SUMMARY, LOG = "mirror.json", "summary.json", "run.log"
 SEGMENTS = "segments/"
@@ -71,8 +72,8 @@ class Known:
     home: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     files: dict[str, list[str]] = field(default_factory=dict)
     """Name -> [stamp here, stamp there]."""
-    sent: list[int] = field(default_factory=lambda: [0, 0])
-    """[which file the journal is, the last call of it that is at the URL]."""
+    sent: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Journal -> (which file it is, the last call of it that is at the URL)."""
 
 
 class Copy:
@@ -98,9 +99,10 @@ class Copy:
         for name in sorted(there, key=lambda name: (name != JOURNAL, name)):
             if not _is_here_only(name) and self.known.files.get(name, ["", ""])[1] != there[name]:
                 self._bring(name, ours)
-                self.note(name, there[name])
+                # What was brought together is more than what is there.
+                self.note(name, there[name], same=not (ours and name in self.absorb))
         if is_new and journal.exists():
-            self.known.sent = [journal.stat().st_ino, last_call(journal)]
+            self.known.sent[JOURNAL] = (identity(journal), last_call(journal))
             self.save()
 
     def _bring(self, name: str, ours: bool) -> None:
@@ -129,9 +131,9 @@ class Copy:
                 # Of another journal, other pieces are missing.
                 self.known.files = {n: s for n, s in self.known.files.items() if not n.startswith(SEGMENTS)}
 
-    def note(self, name: str, there: str) -> None:
-        """The file is the same on both sides now."""
-        self.known.files[name] = [self.stamp(name), there]
+    def note(self, name: str, there: str, *, same: bool = True) -> None:
+        """The file is the same on both sides now, or all that is there is here."""
+        self.known.files[name] = [self.stamp(name) if same else "", there]
         self.save()
 
     def save(self) -> None:
@@ -178,8 +180,9 @@ class Mirror(Copy):
         super().__init__(store, folder, absorb)
         self.pace, self.say = pace, say
         self.lease = Lease(store, self.known.home, pace.renew_s)
-        self._made: list[tuple[str, int, int, int]] = []
-        """Segments of this start: (name, how often joined, after which call, up to which)."""
+        self._made: dict[str, list[tuple[str, int, int, int]]] = {}
+        """Journal -> segments of it, of this start: (name, how often joined, after which call, up to which)."""
+        self._with_shards = False
         self._count = 0
         self._failed = False
         self._turn = threading.RLock()
@@ -212,15 +215,17 @@ class Mirror(Copy):
             with suppress(RemoteError):
                 self.lease.release()
 
-    def start(self, stop: Callable[[str], None], told: Callable[[], str]) -> None:
+    def start(self, stop: Callable[[str], None], told: Callable[[], str], *, shards: bool = False) -> None:
         """Upload from now on. `stop` is called when that fails for good, or another run took over; `told` says how far
-        the run is. Both in a thread."""
+        the run is. Both in a thread. `shards`: the run's shards are walked on this machine, so that what is in their
+        journals is uploaded too; who reads one from another machine may find it half-written."""
 
         def about() -> dict[str, Any]:
             with suppress(RuntimeError):  # The counters may change while they are read.
                 return {"told": told()}
             return {}
 
+        self._with_shards = shards
         self.lease.about = about
         self.lease.on_lost(stop)
         self._thread = threading.Thread(target=self._send_forever, args=(stop,), name="mirror", daemon=True)
@@ -263,37 +268,43 @@ class Mirror(Copy):
     def send_calls(self) -> None:
         """Upload the calls that came since the last time."""
         with self._turn:
-            self._send_calls(self.folder / JOURNAL)
+            shards = sorted((self.folder / SHARDS).glob("*.sqlite")) if self._with_shards else []
+            for journal in (self.folder / JOURNAL, *shards):
+                try:
+                    self._send_calls(journal)
+                except (sqlite3.OperationalError, FileNotFoundError):
+                    # A shard's is taken into the run's at any moment, and sent with that.
+                    if journal.exists():
+                        raise
 
     def _send_calls(self, journal: Path) -> None:
-        if not journal.exists():
+        if not (last := last_call(journal)):
             return
-        which, last = journal.stat().st_ino, last_call(journal)
-        # Of a journal that was made anew, nothing is known to be there.
-        after = self.known.sent[1] if self.known.sent[0] == which else 0
+        name, which = journal.relative_to(self.folder).as_posix(), identity(journal)
+        before, after = self.known.sent.get(name, ("", 0))
+        if before != which:
+            # Of a journal that was made anew, nothing is known to be there.
+            after, self._made[name] = 0, []
         if last <= after:
             return
-        self._segment(0, after, last)
-        self.known.sent = [which, last]
+        made = self._made.setdefault(name, [])
+        made.append(self._segment(journal, 0, after, last))
+        self.known.sent[name] = (which, last)
         self.save()
-        while len({times for _, times, _, _ in self._made[-JOINED:]}) == 1 and len(self._made) >= JOINED:
-            self._join()
+        while len(made) >= JOINED and len({times for _, times, _, _ in made[-JOINED:]}) == 1:
+            old = made[-JOINED:]
+            made[-JOINED:] = [self._segment(journal, old[0][1] + 1, old[0][2], old[-1][3])]
+            for gone, *_ in old:
+                self._remove(gone)
 
-    def _segment(self, times: int, after: int, last: int) -> None:
+    def _segment(self, journal: Path, times: int, after: int, last: int) -> tuple[str, int, int, int]:
         self._count += 1
         name = f"{SEGMENTS}{self.lease.token}-{self._count:06}.sqlite"
         piece = self.folder / "segment.part"
-        cut(self.folder / JOURNAL, after, last, piece)
+        cut(journal, after, last, piece)
         self.note(name, self.store.put(piece, name))
         piece.unlink()
-        self._made.append((name, times, after, last))
-
-    def _join(self) -> None:
-        old = self._made[-JOINED:]
-        self._segment(old[0][1] + 1, old[0][2], old[-1][3])
-        self._made[-JOINED - 1 : -1] = []
-        for name, *_ in old:
-            self._remove(name)
+        return name, times, after, last
 
     def _remove(self, name: str) -> None:
         self.store.remove(name)

@@ -36,10 +36,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from synthpref.core.errors import JournalError, RemoteError, SynthprefError
+from synthpref.core.errors import JournalDamaged, JournalError, RemoteError, SynthprefError
 from synthpref.engine.folder import JOURNAL, SHARDS, write_json
 from synthpref.engine.lease import LEASE, Files, Lease, Pace
-from synthpref.engine.salvage import mend
+from synthpref.engine.salvage import mend, salvage
 from synthpref.engine.segments import add_calls, cut, identity, last_call, snapshot
 
 STATE, SUMMARY, LOG = "mirror.json", "summary.json", "run.log"
@@ -114,7 +114,12 @@ class Copy:
             self.store.fetch(name, part)
             if absorb is add_calls and (mended := mend(part)):
                 log.warning("%s/%s: %s", self.store.url, name, mended)
-            absorb(self.folder / JOURNAL if is_piece else file, part)
+            target = self.folder / JOURNAL if is_piece else file
+            try:
+                absorb(target, part)
+            except JournalDamaged as error:
+                log.warning("%s/%s: %s", self.store.url, name, salvage(part, str(error)))
+                absorb(target, part)
             part.unlink()
         elif name == LOG and ours and file.exists():
             # In its place, because it is being written to.

@@ -82,7 +82,7 @@ def add_calls(journal: Path, piece: Path) -> int:
                 (before,) = db.execute("SELECT coalesce(max(rowid), 0) FROM main.calls").fetchone()
                 new += db.execute(_NEW, (low, low + PIECE)).rowcount
                 what = "SELECT row, key, first, role, answers FROM main.calls WHERE rowid > ?"
-                db.executemany(_SPEND, _spent(db.execute(what, (before,))))
+                db.executemany(_SPEND, _spent(db.execute(what, (before,)).fetchall()))
                 db.execute("COMMIT")
     except (sqlite3.Error, ValueError, zlib.error) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):

@@ -14,12 +14,13 @@ from test_segments import batches, held, journal, ledger
 
 from synthpref.core.errors import JournalError, RemoteError
 from synthpref.engine import mirror as mirrors
+from synthpref.engine.copies import Copy
 from synthpref.engine.folder import JOURNAL, SHARDS
 from synthpref.engine.journal import Journal
 from synthpref.engine.lease import Pace
 from synthpref.engine.merge import absorb as take_over
 from synthpref.engine.merge import identify
-from synthpref.engine.mirror import Copy, Mirror
+from synthpref.engine.mirror import Mirror
 from synthpref.io.remote import Remote
 from synthpref.models.batch_ledger import absorb
 

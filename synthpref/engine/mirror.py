@@ -79,7 +79,8 @@ class Mirror(Copy):
                 yield
             except SynthprefError:
                 self._pause()
-                with suppress(RemoteError):
+                # Whatever is wrong, with the journal perhaps, was raised already.
+                with suppress(RemoteError, sqlite3.Error, OSError):
                     self.send_calls()
                 raise
             self._pause()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import sqlite3
 import uuid
 from contextlib import closing
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_segments import batches, held, journal, ledger
 
-from synthpref.core.errors import JournalError, RemoteError
+from synthpref.core.errors import JournalDamaged, JournalError, RemoteError
 from synthpref.engine import mirror as mirrors
 from synthpref.engine.copies import Copy
 from synthpref.engine.folder import JOURNAL, SHARDS
@@ -217,3 +218,24 @@ def test_a_ledger_is_there_when_it_is_said_to_be(there: Remote, tmp_path: Path) 
         patch.setattr(there, "put", refuse)
         with pytest.raises(JournalError, match="no permission"):
             asyncio.run(mine.noted())
+
+
+def test_what_ends_a_run_is_told_though_its_journal_cannot_be_read(there: Remote, tmp_path: Path) -> None:
+    mine = mirror(there, tmp_path / "here")
+    (tmp_path / "here" / JOURNAL).write_bytes(b"no database")
+    with pytest.raises(JournalDamaged, match="a page is gone"), mine.kept():
+        raise JournalDamaged("a page is gone")
+    assert there.files() == {}, "the lease was given back"
+
+
+def test_a_folder_that_was_copied_to_another_machine_is_not_taken_for_a_dead_one(
+    there: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = mirror(there, tmp_path / "here")
+    with mine.kept():
+        shutil.copytree(tmp_path / "here", tmp_path / "copied")
+        monkeypatch.setattr(socket, "gethostname", lambda: "another")
+        other = mirror(there, tmp_path / "copied")
+        monkeypatch.undo()
+        assert other.known.home == mine.known.home
+        assert other.lease.home != mine.lease.home

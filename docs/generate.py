@@ -14,6 +14,7 @@ from synthpref.core.source import Source
 from synthpref.engine.recipe import Limits, RecipeHead
 from synthpref.engine.reference import about, rows
 from synthpref.engine.registry import BUILT_IN, Kind, Registry
+from synthpref.engine.rounds import Rounds
 from synthpref.models.batch_settings import Batching
 
 OUT = Path(__file__).parent / "reference"
@@ -55,6 +56,7 @@ def recipe(registry: Registry) -> str:
         + table(RecipeHead)
         + "\n",
         section("limits", Limits),
+        section("rounds", Rounds),
         section("source", Source),
         "## `models`\n\nA mapping from role to model; `backend` says which of these it is.\n",
         *(section(f"backend: {name}", spec, 3) for name, spec in built_in(registry, "backends")),

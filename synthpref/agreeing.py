@@ -236,14 +236,15 @@ def scoring(
     for item in recipe.get("stages") or ():
         word, fields = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
         try:
-            stage = registry.get("stages", word).model_validate(fields or {})
+            stage = registry.get("stages", word).model_validate(fields or {}, context={"base": base})
         except (RecipeError, ValidationError, TypeError):
             kept.append(item)
             roles |= set(recipe.get("models") or {})
             continue
         gives = stage.gives()
         lacking = {fact for fact in stage.needs() - have if not fact.startswith("meta:")}
-        if any(fact.startswith(("score:", "comparisons:")) for fact in gives) and not lacking:
+        judges = any(fact.startswith(("score:", "comparisons:")) for fact in gives)
+        if judges and not lacking and not stage.renames:
             kept.append(item)
             have |= gives
             roles |= {role for _, role in stage.marked(ROLE)}

@@ -15,6 +15,11 @@ from synthpref.cli_agree import agree
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from synthpref.engine.recipe import Recipe
+    from synthpref.job import Result
+    from synthpref.on_ray import Cluster
+    from synthpref.places import Place
+
 EXIT_CODES = {
     0: "done",
     1: "failed",
@@ -109,13 +114,28 @@ def check(
     """Report every mistake that can be seen without a call, what a run will ask for and cost, and warnings:
     what will make its labels worth less."""
     from synthpref import job
-    from synthpref.view import plan_table, warning_lines
+    from synthpref.view import alike, plan_table, sum_line, turns_line, warning_lines
 
     loaded = job.load(recipe, set_ or [])
-    estimate = job.estimate(loaded)
     console = _console()
-    console.print(plan_table(estimate), soft_wrap=False)
-    warned = job.warnings(loaded, estimate)
+    if loaded.head.rounds:
+        from synthpref import rounds
+
+        asked = rounds.Asked(recipe, set_ or [], Path("runs") / loaded.name)
+        plans = [(made, estimate) for _, made, estimate in asked.plans(loaded.head.rounds.count)]
+    else:
+        plans = [(loaded, job.estimate(loaded))]
+    for numbers, estimate in alike([estimate for _, estimate in plans]):
+        if len(plans) > 1:
+            console.print(f"{numbers}:" + ("" if estimate else " its rows come from the round before"))
+        if estimate:
+            console.print(plan_table(estimate), soft_wrap=False)
+            if said := turns_line(estimate):
+                console.print(said, markup=False)
+    if len(plans) > 1:
+        console.print(sum_line([estimate for _, estimate in plans]))
+    found = [one for made, estimate in plans if estimate for one in job.warnings(made, estimate)]
+    warned = list(dict.fromkeys(found))
     for line in warning_lines(warned):
         console.print(line)
     names = ", ".join(dict.fromkeys(one.name for one in warned))
@@ -189,70 +209,105 @@ def run(
     ] = None,
 ) -> None:
     """Run a recipe into a run folder, or go on with the run that is there, here or on a cluster."""
-    from contextlib import ExitStack
-
     from synthpref import job
-    from synthpref.engine.progress import Progress
+    from synthpref.core.errors import Problem, RecipeError
     from synthpref.places import place
-    from synthpref.view import watching
 
     cluster = None
     if on is not None:
-        from synthpref.core.errors import Problem, RecipeError
         from synthpref.on_ray import Cluster
 
         if on != "ray":
             raise RecipeError([Problem("--on", f"no cluster called {on!r}", "write --on ray")])
-        cluster = Cluster(recipe, tuple(set_ or ()), address, shards, workers, gpus)
+        cluster = Cluster(address, shards, workers, gpus)
     loaded = job.load(recipe, set_ or [])
-    estimate = job.estimate(loaded)
     console = _console(stderr=True)
+    where = place(out or Path("runs") / loaded.name, work)
+    folder = where.name
+
+    def walk(recipe: Recipe, out: Path | Place) -> job.Result:
+        at = place(out) if isinstance(out, Path) else out
+        return _walk(console, recipe, at, limit, cluster, of_rounds=loaded.head.rounds is not None)
+
+    try:
+        if wanted := loaded.head.rounds:
+            from synthpref import rounds
+
+            if where.mirror:
+                fix = "name a folder, and `synthpref push` the rounds from there"
+                raise RecipeError([Problem("--out", "the rounds of a run are not kept at a URL", fix)])
+
+            def tell(line: str) -> None:
+                console.print(line, markup=False)
+
+            ended = rounds.run(rounds.Asked(recipe, set_ or [], where.folder), wanted, walk, tell)
+        else:
+            ended = walk(loaded, where)
+    except KeyboardInterrupt:
+        console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
+        raise typer.Exit(130) from None
+    if ended and ended.stopped:
+        again = "mend it and run the same command again" if ended.failed else "the same command goes on"
+        console.print(f"[bold]Stopped[/bold]: {ended.stopped}\nNothing is lost; {again}.", markup=True)
+        raise typer.Exit(1 if ended.failed else 3)
+    last = f"{folder}/round-{wanted.count}" if wanted else folder
+    console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")
+
+
+def _walk(
+    console: Console,
+    recipe: Recipe,
+    where: Place,
+    limit: int | None,
+    cluster: Cluster | None,
+    *,
+    of_rounds: bool,
+) -> Result:
+    """Run one recipe, with all that is said about it on the way."""
+    from contextlib import ExitStack
+
+    from synthpref import job
+    from synthpref.engine.progress import Progress
+    from synthpref.view import watching
+
+    estimate = job.estimate(recipe)
     expected = min(estimate.rows, limit or estimate.rows)
     cost = (
         "" if estimate.cost is None else f", about ${estimate.cost * expected / max(estimate.rows, 1):,.2f}"
     )
-    console.print(f"{loaded.name}: {expected:,} rows, {len(loaded.uses)} stages{cost}")
-    for warned in job.warnings(loaded, estimate):
+    console.print(f"{recipe.name}: {expected:,} rows, {len(recipe.uses)} stages{cost}")
+    for warned in job.warnings(recipe, estimate):
         console.print(f"warning: {warned}", markup=False)
-    where = place(out or Path("runs") / loaded.name, work)
+    with ExitStack() as stack:
+
+        def view(progress: Progress) -> None:
+            stack.enter_context(watching(console, progress))
+
+        result = job.run(recipe, where, limit=limit, expected=expected, view=view, cluster=cluster)
     folder = where.name
-    try:
-        with ExitStack() as stack:
-
-            def view(progress: Progress) -> None:
-                stack.enter_context(watching(console, progress))
-
-            result = job.run(loaded, where, limit=limit, expected=expected, view=view, cluster=cluster)
-    except KeyboardInterrupt:
-        console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
-        raise typer.Exit(130) from None
     books = result.books
     added = f" + {books.added:,} made" if books.added else ""
     console.print(
         f"{books.input:,} rows read{added} = {books.exported:,} exported + {books.dropped:,} dropped "
         f"+ {books.rejected:,} rejected" + ("" if not result.stopped else " so far")
     )
-    if result.stopped:
-        again = "mend it and run the same command again" if result.failed else "the same command goes on"
-        console.print(f"[bold]Stopped[/bold]: {result.stopped}\nNothing is lost; {again}.", markup=True)
-        raise typer.Exit(1 if result.failed else 3)
-    if books.rejected:
-        console.print(
-            f"Rejected rows are tried again by the same command; why they were: {folder}/left.jsonl"
-        )
-    console.print(f"{result.records:,} records in {folder}/dataset")
-    console.print(
-        f"Next: synthpref report {folder} · synthpref show {folder} · synthpref push {folder} ORG/NAME"
-    )
+    if not result.stopped:
+        if books.rejected:
+            again = "" if of_rounds else "Rejected rows are tried again by the same command; "
+            console.print(f"{again}why rows were rejected: {folder}/left.jsonl")
+        console.print(f"{result.records:,} records in {folder}/dataset")
+    return result
 
 
 @app.command()
 def status(run: RunPath) -> None:
     """How far a run has come, also while it goes on."""
+    from synthpref import rounds
+    from synthpref.engine.rounds import homes
     from synthpref.places import status as lines_of
 
     console = _console()
-    for line in lines_of(run):
+    for line in rounds.status(Path(run)) if homes(Path(run)) else lines_of(run):
         console.print(line, markup=False)
 
 
@@ -291,14 +346,16 @@ def show(
 
 @app.command()
 def report(run: RunPath) -> None:
-    """What the numbers say about the labels of a finished run."""
+    """What the numbers say about the labels of a finished run; of a run of rounds, side by side."""
     from rich.markdown import Markdown
 
+    from synthpref import rounds
     from synthpref.engine.folder import report_of
+    from synthpref.engine.rounds import homes
     from synthpref.places import looked_at
 
     with looked_at(run, "summary.json", "report.md") as folder:
-        text = report_of(folder)
+        text = rounds.report(folder) if homes(folder) else report_of(folder)
     _console().print(Markdown(text), soft_wrap=False)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Records, damaged
 from synthpref.engine.registry import Registry
 from synthpref.engine.role import Stop
+from synthpref.engine.rounds import FIRST
 from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
 from synthpref.engine.shards import gather
@@ -54,9 +55,10 @@ WRITTEN = (
 View = Callable[[Progress], Any]
 
 
-def load(path: Path, settings: Sequence[str] = ()) -> Recipe:
-    """The checked recipe at `path`, with --set `settings` applied. Raises RecipeError with all problems."""
-    return recipes.load(path, settings, check_source=read.problems)
+def load(path: Path, settings: Sequence[str] = (), variables: Mapping[str, str] = FIRST) -> Recipe:
+    """The checked recipe at `path`, with --set `settings` applied, and with the `variables` of a round where it has
+    rounds. Raises RecipeError with all problems."""
+    return recipes.load(path, settings, check_source=read.problems, variables=variables)
 
 
 def source(recipe: Recipe, limit: int | None = None) -> Iterator[Row]:

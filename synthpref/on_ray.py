@@ -17,7 +17,6 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from synthpref import __version__
@@ -51,9 +50,6 @@ log = logging.getLogger("synthpref")
 class Cluster:
     """Where a run's shards are walked."""
 
-    recipe: Path
-    """The recipe's file, which all machines have at this place."""
-    settings: tuple[str, ...] = ()
     address: str | None = None
     """As ray.init takes it: "auto", "host:port", "ray://...". None starts a Ray of its own on this machine."""
     shards: int | None = None
@@ -68,7 +64,8 @@ class Cluster:
 def imported() -> Any:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+        # Else what it says of workers that died goes to stdout; we say it ourselves, in run.log.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         import ray
     except ImportError:
         fix = 'pip install "synthpref[ray]", on all machines of the cluster'
@@ -77,8 +74,8 @@ def imported() -> Any:
 
 
 def gpus_of(models: Mapping[str, ModelSpec]) -> float:
-    """What a worker holds of the machine: the accelerators of its engines, of which roles on one model share one."""
-    return sum({spec.place(): spec.devices() for spec in models.values()}.values())
+    """What a worker holds of the machine: the accelerators of its engines."""
+    return len(frozenset[str]().union(*(spec.accelerators() for spec in models.values())))
 
 
 class Hand:
@@ -255,12 +252,14 @@ class Shards:
             self.ray.kill(actor.handle)
 
     def _order(self, seat: int) -> Order:
-        path = self.cluster.recipe.absolute()
-        text = "\n".join([path.read_text(encoding="utf-8"), *self.cluster.settings])
+        origin = self.recipe.origin
+        path = origin.path.absolute()
+        text = "\n".join([path.read_text(encoding="utf-8"), *origin.settings])
         return Order(
             version=__version__,
             recipe=str(path),
-            settings=list(self.cluster.settings),
+            settings=list(origin.settings),
+            variables=dict(origin.variables),
             limit=self.limit,
             env=named(text, os.environ),
             digest=digest_of(self.recipe),
@@ -309,7 +308,7 @@ async def shards(
     cluster: Cluster, recipe: Recipe, journal: Journal, limit: int | None
 ) -> AsyncIterator[Shards]:
     """A cluster that walks the run's shards, until the block ends."""
-    if batch := [name for name, spec in recipe.models.items() if spec.gathers()]:
+    if batch := [name for name, spec in recipe.models.items() if getattr(spec, "mode", None) == "batch"]:
         fix = "run it without --on ray: a batch is made at the provider, and needs no cluster"
         raise RecipeError(
             [Problem(f"models.{batch[0]}.mode", "batches are not made by several workers", fix)]

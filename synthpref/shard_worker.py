@@ -44,6 +44,7 @@ class Order(TypedDict):
     version: str
     recipe: str
     settings: list[str]
+    variables: dict[str, str]
     limit: int | None
     env: dict[str, str]
     digest: str
@@ -76,7 +77,7 @@ class ShardWorker:
         self._limit = order["limit"]
         env.update(order["env"])
         self._check(order)
-        recipe = job.load(Path(order["recipe"]), order["settings"])
+        recipe = job.load(Path(order["recipe"]), order["settings"], order["variables"])
         if (found := digest_of(recipe)) != order["digest"]:
             raise SynthprefError(
                 f"{order['recipe']} makes other stages here ({found[:8]}, not {order['digest'][:8]}): is it, with its "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from synthpref.core.types import Usage
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import ASSUMPTIONS, Plan
 from synthpref.engine.progress import Progress
@@ -73,6 +75,38 @@ def plan_table(plan: Plan) -> Table:
     tokens = (_short(plan.usage.prompt_tokens), _short(plan.usage.completion_tokens))
     table.add_row("all", "", "", f"{plan.requests:,.0f}", *tokens, _usd(plan.cost))
     return table
+
+
+def alike(plans: Sequence[Plan | None]) -> list[tuple[str, Plan | None]]:
+    """Rounds one after the other with the same plan, taken together: ("Rounds 1 to 3, each", plan)."""
+    found = []
+    for plan, together in groupby(enumerate(plans, 1), key=lambda numbered: numbered[1]):
+        first, *others = [number for number, _ in together]
+        name = f"Rounds {first} to {others[-1]}, each" if others else f"Round {first}"
+        found.append((name, plan))
+    return found
+
+
+def sum_line(plans: Sequence[Plan | None]) -> str:
+    """What all rounds will ask for together, as far as it is known."""
+    known = [plan for plan in plans if plan]
+    usage = sum((plan.usage for plan in known), Usage())
+    costs = [plan.cost for plan in known if plan.cost is not None]
+    of = f"All {len(plans)} rounds" if len(known) == len(plans) else f"{len(known)} of {len(plans)} rounds"
+    return (
+        f"{of}: {sum(plan.requests for plan in known):,.0f} requests, {_short(usage.prompt_tokens)} tokens in, "
+        f"{_short(usage.completion_tokens)} out, {f'{_usd(sum(costs))} USD' if costs else 'no price'}"
+    )
+
+
+def turns_line(plan: Plan) -> str:
+    """Which models are awake in turn, and how often they change; "" where none are."""
+    if not plan.in_turn:
+        return ""
+    count = f"{plan.changes:,} change{'' if plan.changes == 1 else 's'}"
+    return (
+        f"awake in turn: {', '.join(plan.in_turn)}; about {count} between them (a larger `block` makes fewer)"
+    )
 
 
 def _usd(cost: float | None) -> str:

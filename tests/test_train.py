@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from made import paired
+from synthpref import job, rounds
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
+from synthpref.engine.rounds import Rounds
 from synthpref.io import export
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see `make train-test`")
@@ -162,3 +166,39 @@ def test_reward(models: dict[str, str], tmp_path: Path, prompt: str) -> None:
 
 def test_sft(models: dict[str, str], tmp_path: Path) -> None:
     trained("SFT", models["policy"], exported(export.Sft(format="sft"), tmp_path), tmp_path)
+
+
+def test_rounds_with_the_hook_of_the_example(models: dict[str, str], tmp_path: Path) -> None:
+    """Two rounds, of which the second is asked of what the first has trained."""
+    root = Path(__file__).parents[1]
+    settings = f"max_steps={STEPS} per_device_train_batch_size=2 learning_rate=0.01 use_cpu=true bf16=false"
+    tree = {
+        "name": "trained",
+        "rounds": {
+            "count": 2,
+            "hook": f"{sys.executable} {root}/examples/rounds/train.py --base {models['policy']} "
+            f"--former 1 --set {settings}",
+        },
+        "models": {
+            "policy": {"backend": "local", "model": models["policy"], "device": "cpu", "max_tokens": 12}
+        },
+        "source": {"rows": [f"question {i}" for i in range(6)]},
+        "stages": [
+            {"sample.n": {"model": "policy", "n": 4, "temperature": 1.0}},
+            {"verify": {"kind": "regex", "pattern": "[a-m]"}},
+            {"pair.random": {"score": "verified", "truncated": "keep"}},
+        ],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    asked = rounds.Asked(tmp_path / "recipe.yaml", [], tmp_path / "run")
+    result = rounds.run(asked, Rounds.model_validate(tree["rounds"]), job.run, print)
+    assert result
+    assert not result.stopped
+    second = yaml.safe_load((tmp_path / "run/round-2/recipe.yaml").read_text(encoding="utf-8"))
+    assert second["models"]["policy"]["model"] == str(tmp_path / "run/round-1/model")
+    texts = []
+    for number in (1, 2):
+        found = job.rows.read_rows(tmp_path / f"run/round-{number}/rows.parquet")
+        texts.append({sample.text for row in found for sample in row.samples})
+        assert (tmp_path / f"run/round-{number}/model/config.json").exists()
+    assert not texts[0] & texts[1], "the trained model answers otherwise"

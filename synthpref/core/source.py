@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import PurePath
@@ -114,6 +115,9 @@ class Source(_Fields):
     """Values that stand for "no score", e.g. [-1]. Null, NaN and the empty text always do."""
     meta: Literal["*"] | tuple[str, ...] = "*"
     """Columns to carry along; "*" for all that are not named above."""
+    part: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
+    """Only one part of several, as `2/3`; a row's id decides in which it is. Counted around: 4/3 is 1/3 again. With
+    rounds, `${ROUND}/3` gives each its own third."""
     limit: int | None = Field(default=None, ge=1)
     """Read only so many rows."""
 
@@ -132,6 +136,14 @@ class Source(_Fields):
         if self.rows is not None and not self.rows:
             raise ValueError("'rows' is empty")
         return self
+
+    def takes(self, id: str) -> bool:
+        """Whether the row is in the part that is read."""
+        if self.part is None:
+            return True
+        part, of = map(int, self.part.split("/"))
+        # With a word of its own, so that parts and other divisions by id have nothing to do with each other.
+        return (int(hashlib.sha256(f"part|{id}".encode()).hexdigest(), 16) - part + 1) % of == 0
 
     @property
     def reader(self) -> str | None:

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from synthpref.core.errors import JournalError, Problem, RecipeError, RunStopped
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Asked, Outcome, Records
+from synthpref.engine.rounds import homes, single
 
 log = logging.getLogger("synthpref")
 
@@ -85,29 +86,31 @@ def logged(folder: Path, recipe: Recipe) -> Iterator[None]:
 
 def adopt(recipe: Recipe, folder: Path) -> None:
     """Take the folder for this recipe: refuse another recipe's, and log what changed in this one."""
+    if homes(folder):
+        raise RecipeError([Problem(str(folder), "holds the rounds of a run", "name another with --out")])
     path = folder / "recipe.yaml"
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(_changes(before, recipe.tree))
+        changed = list(changes(before, recipe.tree))
         if before.get("name") != recipe.name:
-            listed = "; ".join(changes[:8]) + ("; …" if len(changes) > 8 else "")
+            listed = "; ".join(changed[:8]) + ("; …" if len(changed) > 8 else "")
             message = f"{folder} was made by another recipe ({listed})"
             raise RecipeError([Problem("name", message, "name another folder with --out, or take its name")])
-        for change in changes:
+        for change in changed:
             log.info("changed since the last start: %s", change)
     with replaced(path) as file:
         file.write(recipe.saved())
 
 
-def _changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
+def changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
     """Each leaf that differs, as "path: before -> after"."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
-            yield from _changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+            yield from changes(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(before, list) and isinstance(after, list):
         for i in range(max(len(before), len(after))):
             old, new = (side[i] if i < len(side) else None for side in (before, after))
-            yield from _changes(old, new, f"{path}[{i}]")
+            yield from changes(old, new, f"{path}[{i}]")
     elif before != after:
         yield f"{path}: {before!r} -> {after!r}"
 
@@ -177,7 +180,7 @@ def _is_held(folder: Path) -> bool:
 
 def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
     """(ids that begin with `row_id`, the last of the row if it is just one, all that was asked for it)."""
-    records = Records(folder / JOURNAL)
+    records = Records(single(folder) / JOURNAL)
     try:
         found = records.find(row_id)
         chosen = row_id if row_id in found else found[0] if len(found) == 1 else None
@@ -195,7 +198,7 @@ def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
 def finished(folder: Path) -> dict[str, Any]:
     """The summary of a finished run. Raises RunStopped when it is not: what lies there may be of an earlier
     start, with another recipe."""
-    path = folder / "summary.json"
+    path = single(folder) / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if summary.get("state") != "finished":
         raise RunStopped(f"{folder}: not a finished run; run its recipe to the end first")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,6 +25,7 @@ from synthpref.core.template import Prompts
 from synthpref.engine import recipe_yaml
 from synthpref.engine.prompts import prompt_source
 from synthpref.engine.registry import Registry, did_you_mean
+from synthpref.engine.rounds import FIRST, Rounds, Spent
 
 T = TypeVar("T", bound=BaseModel)
 Allowed = Literal[
@@ -63,6 +64,8 @@ class RecipeHead(BaseModel):
     """Folders looked through for prompt templates before the shipped ones, relative to the recipe."""
     limits: Limits = Limits()
     """When the run stops by itself."""
+    rounds: Rounds | None = None
+    """How many rounds to run, each in a folder of its own, and what is done after each; or only how many."""
     allow: tuple[Allowed, ...] = ()
     """Names of warnings of `synthpref check` that are meant so, and not to be given."""
 
@@ -84,6 +87,15 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What `load` was given, for who has to load the same recipe somewhere else."""
+
+    path: Path = Path()
+    settings: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A checked recipe, ready to run."""
 
@@ -98,6 +110,8 @@ class Recipe:
     tree: Any = None
     """The recipe as plain values, without secrets."""
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    spent: Spent = field(default_factory=Spent)
+    origin: Origin = field(default_factory=Origin, repr=False)
 
     @property
     def name(self) -> str:
@@ -139,9 +153,11 @@ def load(
     env: Mapping[str, str] = os.environ,
     check_source: SourceCheck | None = None,
     change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    variables: Mapping[str, str] = FIRST,
 ) -> Recipe:
     """Read and check a recipe. `settings` are --set values; `check_source` looks at the source's files; `change`
-    makes another recipe of the plain values before they are looked at.
+    makes another recipe of the plain values before they are looked at; `variables` are those of a round, where the
+    recipe has rounds.
 
     Raises RecipeError with every problem found.
     """
@@ -159,9 +175,12 @@ def load(
     recipe_yaml.set_values(written, settings)
     if change is not None:
         written = change(written)
+    if written.get("rounds") is not None:
+        env = {**env, **variables}
     tree, problems, secrets = recipe_yaml.expand(written, env)
     try:
-        return _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)
+        made = _Draft(tree, path.parent, problems).recipe(written, secrets, check_source)
+        return replace(made, origin=Origin(path, tuple(settings), variables))
     except RecipeError as error:
         hidden = [
             [recipe_yaml.redact(t, secrets) for t in (p.path, p.message, p.fix)] for p in error.problems
@@ -193,6 +212,8 @@ class _Draft:
         uses = self.stages(registry)
         export = self.section("export") if "export" in self.tree else {"format": "trl-preference"}
         exporter = self.named(registry, "exporters", export, "format", "export")
+        for beside in dict.fromkeys(type(spec).beside for spec in models.values()):
+            self.problems += beside(models)
         if not self.problems or (source and uses):
             self.check(uses, models, source, exporter, prompts)
         if head:

@@ -18,11 +18,13 @@ _VAR = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.I)
 _SECRET_PLACE = re.compile(r"\.api_key(\[\d+\])?$|\.headers(\.|$)")
 _LOGIN = re.compile(r"://([^/@\s:]+)(?::([^/@\s]*))?@")
+_SHELL = "rounds.hook"
+"""A line that the shell fills in itself."""
 LONG_ENOUGH = 8
 """Shorter secrets ("EMPTY", "test") are hidden where they stand, but not looked for in other texts."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Refuses a key that comes twice, where PyYAML would keep the last one."""
 
 
@@ -35,7 +37,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             message = f"the key {key!r} comes twice, in line {seen[key]} and in line {line}"
             raise RecipeError([Problem("", message, "remove one")])
         seen[key] = line
-    return loader.construct_mapping(node, deep=True)
+    mapping: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return mapping
 
 
 # Truth values as in YAML 1.2: a field called `on` is a text, not true.
@@ -80,18 +83,29 @@ def names(text: str) -> list[str]:
 def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[str]]:
     """(the tree with ${VAR} and ${VAR:-default} filled in, variables that are not set, secret values).
 
-    A text that is one ${VAR} and nothing else may become a number or a truth value.
+    A text that is one ${VAR} and nothing else may become a number or a truth value. A hook is left to its shell.
     """
     problems: list[Problem] = []
     secrets: set[str] = set()
 
     def fill(path: str, text: str) -> Any:
+        if path == _SHELL:
+            return text
+
         def value(match: re.Match[str]) -> str:
             name, default = match["name"], match["default"]
             found = env.get(name) or default
             if found is None:
-                fix = f"export {name}=... or write ${{{name}:-default}}"
-                problems.append(Problem(path, f"the environment variable {name} is not set", fix))
+                instead = f"write ${{{name}:-default}}"
+                # A variable of rounds that stands for nothing is PREVIOUS in the first of them.
+                missing = (
+                    Problem(path, f"{name} is empty here: no round comes before the first", instead)
+                    if "ROUND" in env and name == "PREVIOUS"
+                    else Problem(
+                        path, f"the environment variable {name} is not set", f"export {name}=... or {instead}"
+                    )
+                )
+                problems.append(missing)
                 return ""
             if name in env and _SECRET_NAME.search(name):
                 secrets.add(found)

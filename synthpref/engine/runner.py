@@ -87,9 +87,9 @@ class Runner:
         if limits.max_cost_usd is not None or limits.max_tokens is not None:
             self.models.on_answer = self.check_budget
         self._spent = journal.spent()
-        self._tokens_before = sum(p + c for _, p, c in self._spent.values())
+        self._tokens_before = recipe.spent.tokens + sum(p + c for _, p, c in self._spent.values())
         progress.roles = self.models.roles
-        progress.spent_before_usd = sum(
+        progress.spent_before_usd = recipe.spent.cost_usd + sum(
             (p * price.input + c * price.output) / 1e6
             for role, (_, p, c) in self._spent.items()
             if role in recipe.models and (price := recipe.models[role].pays())

@@ -22,10 +22,10 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._steps: Iterator[Callable[[], object]] = iter(())
+        self.steps: Iterator[Callable[[], object]] = iter(())
 
     def __call__(self, number: int, frame: object) -> None:
-        for step in self._steps:
+        for step in self.steps:
             step()
             return
         raise KeyboardInterrupt
@@ -52,14 +52,14 @@ class Signals:
             loop.call_soon_threadsafe(heard)
             again.start()
 
-        self._steps = iter((first, second))
+        self.steps = iter((first, second))
         try:
             yield
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         finally:
             again.cancel()
-            self._steps = iter(())
+            self.steps = iter(())
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def rows(source: Source, base: Path, readers: Readers | None = None) -> Iterator
     """
     seen = _Seen()
     copies: dict[str, int] = {}
-    for where, record in itertools.islice(_records(source, base, readers), source.limit):
+    left = source.limit
+    for where, record in _records(source, base, readers):
         with _nesting(where):
             if source.id is not None:
                 name = _id(source.id, record, where)
@@ -51,8 +52,12 @@ def rows(source: Source, base: Path, readers: Readers | None = None) -> Iterator
                 if not seen.add(digest):
                     copies[name] = copies.get(name, 1) + 1
                     name = f"{name}-{copies[name]}"
+            if not source.takes(name):
+                continue
             row = row_of(source, name, record, where)
         yield row
+        if left is not None and (left := left - 1) == 0:
+            return
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Tally:
         self.margins, self.per_row = Spread(), Spread()
         self.ps, self.p_lows, self.agreements, self.votes = Spread(), Spread(), Spread(), Spread()
         self.sure = 0
-        self.chosen_words, self.rejected_words = Spread(), Spread()
+        self.words, self.chosen_words, self.rejected_words = Spread(), Spread(), Spread()
         self.longer: Counter[str] = Counter()
         self.chosen = Frequent()
         self.finish: Counter[str] = Counter()
@@ -103,6 +103,7 @@ class Tally:
         self.samples += 1
         self.empty += sample.empty
         self.truncated += sample.truncated
+        self.words.add(len(sample.text.split()))
         self.finish[sample.finish_reason or "not given"] += 1
         self.models[sample.model or "not named"].samples += 1
         for name in names:
@@ -221,6 +222,7 @@ class Tally:
                 for name, scored in sorted(self.scores.items())
             },
             "length": {
+                "words": self.words.facts(),
                 "chosen_words": self.chosen_words.facts(),
                 "rejected_words": self.rejected_words.facts(),
                 "longer": {side: self.longer[side] for side in ("chosen", "rejected", "equal")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpref import __version__, job
-from synthpref.core.errors import JournalError, SynthprefError
+from synthpref.core.errors import JournalError, RecipeError, SynthprefError
+from synthpref.core.seam import ModelSpec
 from synthpref.core.types import Row
 from synthpref.engine.folder import JOURNAL, SHARDS
 from synthpref.engine.journal import Journal
@@ -29,6 +31,7 @@ from synthpref.engine.shards import DEATHS, Pool, Report, Worker, WorkerLost, ga
 from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally
 from synthpref.models.openai import OpenAI
+from synthpref.on_ray import Cluster, gpus_of, imported
 from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
 from synthpref.testing import row
 
@@ -383,3 +386,34 @@ def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:
 def test_the_environment_that_a_recipe_names_goes_along() -> None:
     env = {"KEY": "k", "OTHER": "o", "OPENAI_API_KEY": "s"}
     assert named("api_key: ${KEY}\nbase_url: ${URL:-x}", env) == {"KEY": "k", "OPENAI_API_KEY": "s"}
+
+
+# ---- before Ray is started
+
+
+def test_without_ray_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RecipeError, match=r'pip install "synthpref\[ray\]"'):
+        imported()
+
+
+def test_batches_are_not_made_by_several_workers(tmp_path: Path) -> None:
+    role = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "mode": "batch"}
+    path = write(tmp_path, models={"policy": role, "judge": role})
+    cluster = Cluster(path)
+    with pytest.raises(RecipeError, match="batches are not made by several workers"):
+        job.run(job.load(path), tmp_path / "run", cluster=cluster)
+
+
+def test_a_worker_holds_the_devices_of_its_engines_and_roles_on_one_model_share_them() -> None:
+    class Held(ModelSpec):
+        many: int = 1
+
+        def devices(self) -> float:
+            return self.many
+
+    roles = [Held(backend="b", model=m, many=n) for m, n in (("one", 4), ("one", 4), ("two", 2))]
+    served = OpenAI(model="m")
+    models: dict[str, ModelSpec] = {str(i): spec for i, spec in enumerate([*roles, served])}
+    assert gpus_of(models) == 6
+    assert gpus_of({"m": served}) == 0

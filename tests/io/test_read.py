@@ -435,3 +435,38 @@ def test_facts() -> None:
     assert Source(path="a.jsonl").facts() == {"meta:*"}
     source = Source.model_validate({"path": "a.jsonl", "samples": LIST, "reference": "g", "meta": ["t"]})
     assert source.facts() == {"samples", "score:gpt4", "reference", "meta:t"}
+
+
+# ---- parts
+
+
+def test_parts_have_every_row_once_and_keep_their_rows_when_others_come() -> None:
+    def parts(count: int, of: int) -> list[list[str]]:
+        made = [f"question {i}" for i in range(count)]
+        return [[row.prompt_text for row in inline(*made, part=f"{k}/{of}")] for k in range(1, of + 1)]
+
+    for of in (1, 2, 3, 7):
+        few, many = parts(40, of), parts(80, of)
+        assert sorted(text for part in many for text in part) == sorted(f"question {i}" for i in range(80))
+        assert all(set(before) <= set(after) for before, after in zip(few, many, strict=True))
+    assert all(15 <= len(part) <= 40 for part in parts(80, 3)), "of about equal size"
+
+
+def test_parts_are_counted_around_and_of_a_limit_there_are_so_many_in_the_part() -> None:
+    texts = [f"question {i}" for i in range(40)]
+    assert inline(*texts, part="4/3") == inline(*texts, part="1/3") != inline(*texts, part="2/3")
+    assert inline(*texts, part="2/3", limit=5) == inline(*texts, part="2/3")[:5]
+
+
+def test_a_part_is_told_by_the_ids_and_by_nothing_else() -> None:
+    records = [{"id": f"r{i}", "prompt": "same"} for i in range(20)]
+    chosen = {row.id for row in inline(*records, id="id", part="1/2")}
+    other = [{"id": f"r{i}", "prompt": f"another {i}"} for i in reversed(range(20))]
+    assert {row.id for row in inline(*other, id="id", part="1/2")} == chosen
+    assert 0 < len(chosen) < 20
+
+
+@pytest.mark.parametrize("part", ["0/3", "3", "1/0", "a/b", "1 / 3", "-1/3", ""])
+def test_a_part_that_makes_no_sense(part: str) -> None:
+    with pytest.raises(ValidationError, match="part"):
+        Source.model_validate({"rows": ["a"], "part": part})

@@ -210,7 +210,8 @@ async def _walk(
             runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
             view(progress)
             if where.mirror:
-                where.mirror.start(give_up, progress.line)
+                here = cluster is not None and cluster.address is None
+                where.mirror.start(give_up, progress.line, shards=here)
                 runner.models.share("noted", where.mirror.noted)
             if cluster:
                 from synthpref.on_ray import shards

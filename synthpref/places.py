@@ -24,7 +24,8 @@ from synthpref.engine.folder import JOURNAL
 from synthpref.engine.lease import Pace, holder
 
 if TYPE_CHECKING:
-    from synthpref.engine.mirror import Copy, Mirror
+    from synthpref.engine.copies import Copy
+    from synthpref.engine.mirror import Mirror
 
 ANSWERS = (JOURNAL, "segments/*")
 """What the calls of a run are in."""
@@ -98,7 +99,7 @@ def status(run: Path | str) -> Sequence[str]:
 
 
 def _copy(url: str) -> Copy:
-    from synthpref.engine.mirror import Copy
+    from synthpref.engine.copies import Copy
     from synthpref.io.remote import Remote
 
     remote = Remote(url)

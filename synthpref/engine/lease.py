@@ -68,7 +68,8 @@ class Lease:
     """
 
     def __init__(self, files: Files, home: str, every_s: float) -> None:
-        self.files, self.home, self.every_s = files, home, every_s
+        # Of a copied folder, two machines may hold the lock.
+        self.files, self.home, self.every_s = files, f"{home} on {socket.gethostname()}", every_s
         self.token = uuid.uuid4().hex[:12]
         self.about: Callable[[], dict[str, Any]] = dict
         """What is said of the run beside its holder."""

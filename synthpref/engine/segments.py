@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from synthpref.core.seam import Completion
+from synthpref.engine.merge import IDENTITY
 from synthpref.engine.records import INDEXES, SCHEMA, damaged, is_damage, unseal
 
 _completions = TypeAdapter(list[Completion])
@@ -36,6 +37,14 @@ def last_call(journal: Path) -> int:
             return 0
         (last,) = db.execute("SELECT coalesce(max(rowid), 0) FROM calls").fetchone()
         return int(last)
+
+
+def identity(journal: Path) -> str:
+    """What tells the journal from another one of its name. A shard's has a name of its own, because inodes are used
+    again; the run's own, once made anew, stands beside the old one."""
+    with closing(_reading(journal)) as db:
+        found = db.execute("SELECT value FROM facts WHERE name = ?", (IDENTITY,)).fetchone()
+    return f"{journal.stat().st_ino} {found[0] if found else ''}"
 
 
 def cut(journal: Path, after: int, last: int, piece: Path) -> None:
@@ -73,7 +82,7 @@ def add_calls(journal: Path, piece: Path) -> int:
                 (before,) = db.execute("SELECT coalesce(max(rowid), 0) FROM main.calls").fetchone()
                 new += db.execute(_NEW, (low, low + PIECE)).rowcount
                 what = "SELECT row, key, first, role, answers FROM main.calls WHERE rowid > ?"
-                db.executemany(_SPEND, _spent(db.execute(what, (before,))))
+                db.executemany(_SPEND, _spent(db.execute(what, (before,)).fetchall()))
                 db.execute("COMMIT")
     except (sqlite3.Error, ValueError, zlib.error) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):

@@ -516,6 +516,16 @@ def test_the_commands_know_rounds(tmp_path: Path) -> None:
     assert hooked(tmp_path) == [1, 2, 3], "a preview is of the first round, without its hook"
 
 
+def test_a_recipe_elsewhere_has_its_hook_run_there(tmp_path: Path) -> None:
+    there = tmp_path / "recipes"
+    there.mkdir()
+    (there / "recipe.yaml").write_text(yaml.safe_dump(recipe("pwd > where", count=1)), encoding="utf-8")
+    code, said = cli(tmp_path, "run", "recipes/recipe.yaml")
+    assert code == 0, said
+    assert (there / "where").read_text("utf-8").strip() == str(there.resolve())
+    assert (tmp_path / "runs/tried/round-1/round.json").exists()
+
+
 # ---- shipped recipes
 
 

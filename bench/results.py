@@ -1,8 +1,8 @@
-"""Results as they are kept (results.json) and shown (docs/benchmarks.md).
+"""Results as they are kept (results.json) and shown (docs/benchmarks.md, docs/scaling.md).
 
 A section of the suite is one key of results.json: {"conditions": {name: value}, "tables": [{"columns": [...],
-"rows": [[...], ...]}], "figures": {...}}. The page has a pair of markers for each, <!-- bench:KEY --> and
-<!-- /bench:KEY -->; what stands between them is written by `render`, and nothing else on the page is touched.
+"rows": [[...], ...]}], "figures": {...}}. One of the pages has a pair of markers for each, <!-- bench:KEY --> and
+<!-- /bench:KEY -->; what stands between them is written by `render`, and nothing else there is touched.
 `figures` are the numbers behind the tables, for who wants to look closer.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 REPO = Path(__file__).parents[1]
 RESULTS = REPO / "bench" / "results.json"
 PAGE = REPO / "docs" / "benchmarks.md"
+PAGES = (PAGE, REPO / "docs" / "scaling.md")
 COLUMNS = ["what", "target", "result", ""]
 MET, MISSED, SHOWN = "met", "**not met**", ""
 
@@ -101,6 +102,11 @@ def keep(path: Path, key: str, section: Section) -> None:
     found[key] = asdict(section)
     found = dict(sorted(found.items()))
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_page(path: Path, kept: Path) -> None:
+    """Write anew what stands between the markers of a page."""
+    path.write_text(render(path.read_text(encoding="utf-8"), load(kept)), encoding="utf-8")
 
 
 def render(page: str, results: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The benchmarks: `python bench/run.py [SECTION ...]`, or `make bench`.
 
 Each section is measured, kept in bench/results.json in place of its earlier results, and written into
-docs/benchmarks.md between its markers. Without names all are run but the long ones; `page` measures nothing and
+docs/benchmarks.md, or docs/scaling.md, between its markers. Without names all are run but the long ones; `page` measures nothing and
 writes the page anew.
 """
 
@@ -20,6 +20,7 @@ from client import client
 from growth import growth
 from paired import latency, skew, wide
 from resume import resume
+from sizing import sizing
 from start import start
 
 SECTIONS: dict[str, Callable[..., results.Section]] = {
@@ -31,6 +32,7 @@ SECTIONS: dict[str, Callable[..., results.Section]] = {
     "barriers": barriers,
     "resume": resume,
     "start": start,
+    "sizing": sizing,
 }
 LONG = ("growth", "barriers")
 SMALL: dict[str, dict[str, Any]] = {
@@ -42,6 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "barriers": {"sizes": (20,)},
     "resume": {"rows": 40},
     "start": {"rounds": 1},
+    "sizing": {"rows": 10, "rounds": 1, "source_rows": 100},
 }
 """Seconds in all: shows that the suite works, and measures nothing."""
 
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="rows of the other sections")
     parser.add_argument("--rounds", type=int, help="how often both sides are run")
     parser.add_argument("--results", type=Path, default=results.RESULTS)
-    parser.add_argument("--page", type=Path, default=results.PAGE)
+    parser.add_argument("--page", type=Path, action="append", help="where to write; both pages by default")
     options = parser.parse_args()
     names = options.sections or [name for name in SECTIONS if name not in LONG]
     if unknown := [name for name in names if name not in SECTIONS and name != "page"]:
@@ -71,8 +74,8 @@ def main() -> None:
                 for row in section.tables[0].rows:
                     print(f"  {row[0]}: {row[2]} (target {row[1]}) {row[3]}".rstrip(), flush=True)
             print(f"  took {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
-    page = options.page.read_text(encoding="utf-8")
-    options.page.write_text(results.render(page, results.load(options.results)), encoding="utf-8")
+    for path in options.page or results.PAGES:
+        results.write_page(path, options.results)
 
 
 def _sized(name: str, options: argparse.Namespace) -> dict[str, Any]:

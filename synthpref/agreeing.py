@@ -31,6 +31,7 @@ from synthpref.io.columns import plain
 from synthpref.io.judged_rows import judges_of
 from synthpref.io.labels import Gathered, gather, known_columns
 from synthpref.io.tables import table_of
+from synthpref.places import looked_at
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Asked:
     recipe: Path | None = None
     set_values: Sequence[str] = ()
     out: Path | None = None
-    run: Path | None = None
+    run: Path | str | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +116,8 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
     """The figures, written to the folder, and into the run where one is named. Raises SynthprefError; where the
     judges of a recipe were stopped early, RunStopped: the same command goes on."""
     if asked.run is not None:
-        finished(asked.run)
+        with looked_at(asked.run, "summary.json") as folder:
+            finished(folder)
     gathered = gather(asked.mapping, asked.base, keep=asked.recipe is not None)
     table = table_of(asked.mapping, gathered)
     made_by: Figures = {}
@@ -134,8 +136,9 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
     asked.folder.mkdir(parents=True, exist_ok=True)
     _write(asked.folder, found)
     if asked.run is not None:
-        _write(asked.run, found)
-        job.tell_of_judge(asked.run)
+        with looked_at(asked.run, "summary.json", *job.WRITTEN, changing=True) as folder:
+            _write(folder, found)
+            job.tell_of_judge(folder)
     return found
 
 
@@ -233,14 +236,15 @@ def scoring(
     for item in recipe.get("stages") or ():
         word, fields = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
         try:
-            stage = registry.get("stages", word).model_validate(fields or {})
+            stage = registry.get("stages", word).model_validate(fields or {}, context={"base": base})
         except (RecipeError, ValidationError, TypeError):
             kept.append(item)
             roles |= set(recipe.get("models") or {})
             continue
         gives = stage.gives()
         lacking = {fact for fact in stage.needs() - have if not fact.startswith("meta:")}
-        if any(fact.startswith(("score:", "comparisons:")) for fact in gives) and not lacking:
+        judges = any(fact.startswith(("score:", "comparisons:")) for fact in gives)
+        if judges and not lacking and not stage.renames:
             kept.append(item)
             have |= gives
             roles |= {role for _, role in stage.marked(ROLE)}

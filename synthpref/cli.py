@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from synthpref.engine.recipe import Recipe
     from synthpref.job import Result
+    from synthpref.on_ray import Cluster
+    from synthpref.places import Place
 
 EXIT_CODES = {
     0: "done",
@@ -36,12 +38,16 @@ app = typer.Typer(
 )
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/helpful-v1.")]
+RunPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/helpful-v1 or s3://bucket/helpful-v1.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a field: models.policy.temperature=0.7", metavar="PATH=VALUE"),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/NAME of the recipe.")]
+Out = Annotated[
+    str | None, typer.Option("--out", help="The run folder, also at a URL. Default: runs/NAME of the recipe.")
+]
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -108,7 +114,7 @@ def check(
     """Report every mistake that can be seen without a call, what a run will ask for and cost, and warnings:
     what will make its labels worth less."""
     from synthpref import job
-    from synthpref.view import alike, plan_table, sum_line, warning_lines
+    from synthpref.view import alike, plan_table, sum_line, turns_line, warning_lines
 
     loaded = job.load(recipe, set_ or [])
     console = _console()
@@ -124,6 +130,8 @@ def check(
             console.print(f"{numbers}:" + ("" if estimate else " its rows come from the round before"))
         if estimate:
             console.print(plan_table(estimate), soft_wrap=False)
+            if said := turns_line(estimate):
+                console.print(said, markup=False)
     if len(plans) > 1:
         console.print(sum_line([estimate for _, estimate in plans]))
     found = [one for made, estimate in plans if estimate for one in job.warnings(made, estimate)]
@@ -147,10 +155,12 @@ def preview(
 ) -> None:
     """Run a few rows for real and show in full what becomes of them."""
     from synthpref import job
+    from synthpref.core.source import is_url
     from synthpref.io.show import show_row
 
     loaded = job.load(recipe, set_ or [])
-    folder = Path(f"{out or Path('runs') / loaded.name}-preview")
+    here = out if out and not is_url(out) else Path("runs") / loaded.name
+    folder = Path(f"{here}-preview")
     rows = job.preview(loaded, folder, n)
     console = _console()
     for row in rows:
@@ -177,27 +187,62 @@ def run(
     set_: Settings = None,
     out: Out = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the source.")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a run at a URL: where it works, on a fast disk. Default: SYNTHPREF_WORK, or the cache."
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="ray", help="Walk the rows on a Ray cluster; see docs/scaling.md."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster: auto, HOST:PORT or ray://…; else one is started here.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="In how many parts. Default: 4 a worker.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many. Default: what there is room for.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a worker. Default: what its models need.")
+    ] = None,
 ) -> None:
-    """Run a recipe into a run folder, or go on with the run that is there."""
+    """Run a recipe into a run folder, or go on with the run that is there, here or on a cluster."""
     from synthpref import job
+    from synthpref.core.errors import Problem, RecipeError
+    from synthpref.places import place
 
+    cluster = None
+    if on is not None:
+        from synthpref.on_ray import Cluster
+
+        if on != "ray":
+            raise RecipeError([Problem("--on", f"no cluster called {on!r}", "write --on ray")])
+        cluster = Cluster(address, shards, workers, gpus)
     loaded = job.load(recipe, set_ or [])
     console = _console(stderr=True)
-    folder = out or Path("runs") / loaded.name
+    where = place(out or Path("runs") / loaded.name, work)
+    folder = where.name
 
-    def walk(recipe: Recipe, folder: Path) -> job.Result:
-        return _walk(console, recipe, folder, limit, of_rounds=loaded.head.rounds is not None)
+    def walk(recipe: Recipe, out: Path | Place) -> job.Result:
+        at = place(out) if isinstance(out, Path) else out
+        return _walk(console, recipe, at, limit, cluster, of_rounds=loaded.head.rounds is not None)
 
     try:
         if wanted := loaded.head.rounds:
             from synthpref import rounds
 
+            if where.mirror:
+                fix = "name a folder, and `synthpref push` the rounds from there"
+                raise RecipeError([Problem("--out", "the rounds of a run are not kept at a URL", fix)])
+
             def tell(line: str) -> None:
                 console.print(line, markup=False)
 
-            ended = rounds.run(rounds.Asked(recipe, set_ or [], folder), wanted, walk, tell)
+            ended = rounds.run(rounds.Asked(recipe, set_ or [], where.folder), wanted, walk, tell)
         else:
-            ended = walk(loaded, folder)
+            ended = walk(loaded, where)
     except KeyboardInterrupt:
         console.print(f"Left at once. What was answered is kept; the same command goes on: {folder}")
         raise typer.Exit(130) from None
@@ -209,7 +254,15 @@ def run(
     console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")
 
 
-def _walk(console: Console, recipe: Recipe, folder: Path, limit: int | None, *, of_rounds: bool) -> Result:
+def _walk(
+    console: Console,
+    recipe: Recipe,
+    where: Place,
+    limit: int | None,
+    cluster: Cluster | None,
+    *,
+    of_rounds: bool,
+) -> Result:
     """Run one recipe, with all that is said about it on the way."""
     from contextlib import ExitStack
 
@@ -230,7 +283,8 @@ def _walk(console: Console, recipe: Recipe, folder: Path, limit: int | None, *, 
         def view(progress: Progress) -> None:
             stack.enter_context(watching(console, progress))
 
-        result = job.run(recipe, folder, limit=limit, expected=expected, view=view)
+        result = job.run(recipe, where, limit=limit, expected=expected, view=view, cluster=cluster)
+    folder = where.name
     books = result.books
     added = f" + {books.added:,} made" if books.added else ""
     console.print(
@@ -249,11 +303,11 @@ def _walk(console: Console, recipe: Recipe, folder: Path, limit: int | None, *, 
 def status(run: RunPath) -> None:
     """How far a run has come, also while it goes on."""
     from synthpref import rounds
-    from synthpref.engine.folder import status as lines_of
     from synthpref.engine.rounds import homes
+    from synthpref.places import status as lines_of
 
     console = _console()
-    for line in rounds.status(run) if homes(run) else lines_of(run):
+    for line in rounds.status(Path(run)) if homes(Path(run)) else lines_of(run):
         console.print(line, markup=False)
 
 
@@ -269,11 +323,12 @@ def show(
 ) -> None:
     """Everything that led to a pair: prompt, answers, verdicts, the rule, the rationale."""
     from synthpref.engine.folder import trace
-    from synthpref.engine.rounds import single
     from synthpref.io.show import show_calls, show_left, show_row
+    from synthpref.places import ANSWERS, looked_at
 
     console = _console()
-    found, outcome, asked = trace(single(run), row_id)
+    with looked_at(run, *ANSWERS) as folder:
+        found, outcome, asked = trace(folder, row_id)
     if outcome is None:
         what = (
             f"No one row begins with {row_id!r}. There are:"
@@ -297,8 +352,10 @@ def report(run: RunPath) -> None:
     from synthpref import rounds
     from synthpref.engine.folder import report_of
     from synthpref.engine.rounds import homes
+    from synthpref.places import looked_at
 
-    text = rounds.report(run) if homes(run) else report_of(run)
+    with looked_at(run, "summary.json", "report.md") as folder:
+        text = rounds.report(folder) if homes(folder) else report_of(folder)
     _console().print(Markdown(text), soft_wrap=False)
 
 
@@ -313,28 +370,27 @@ def export(
 ) -> None:
     """Write a finished run's dataset in another format. Asks no model."""
     from synthpref import job
-    from synthpref.engine.rounds import single
 
-    where, records = job.export_run(single(run), job.exporter_of(format), out, jsonl=jsonl)
+    where, records = job.export_run(run, job.exporter_of(format), out, jsonl=jsonl)
     _console().print(f"{records:,} records in {where}")
 
 
 @app.command()
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder that export wrote.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a folder that export wrote.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset on the Hugging Face Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
 ) -> None:
     """Upload the dataset and its card to the Hugging Face Hub, with HF_TOKEN or the token you logged in with."""
     from synthpref.engine.folder import JOURNAL, finished
-    from synthpref.engine.rounds import single
     from synthpref.io.hub import push as upload
+    from synthpref.places import looked_at
 
-    folder = single(run)
-    if (run / JOURNAL).exists():
-        finished(run)
-        folder = run / "dataset"
-    _console().print(upload(folder, repo, private=private))
+    with looked_at(run, "summary.json", "dataset/*", "README.md", "data/*") as folder:
+        if (folder / JOURNAL).exists() or (folder / "dataset").exists():
+            finished(folder)
+            folder = folder / "dataset"
+        _console().print(upload(folder, repo, private=private))
 
 
 @app.command()

@@ -116,7 +116,7 @@ def agree(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where to. Default: runs/NAME-agree.")] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="RUN", help="Also put it into a run's report and card.")
+        str | None, typer.Option("--run", metavar="RUN", help="Also put it into a run's report and card.")
     ] = None,
 ) -> None:
     """How good a judge is: its verdicts against labels by people, and every jury of several judges.
@@ -209,18 +209,29 @@ def _print(console: Console, found: Any) -> None:
     console.print()
     for block in (judges(found), juries(found)):
         if block is not None:
-            console.print(_table(block))
+            console.print(_table(block, console.width))
 
 
-def _table(block: Block) -> Any:
+def _table(block: Block, width: int) -> Any:
+    """The table, without its last columns of figures where it is too wide: a name or a figure is not broken."""
     from rich.table import Table
 
-    shown = Table(title=block.title, title_justify="left", caption=block.note or None, caption_justify="left")
-    for i, name in enumerate(block.header):
-        wide = name in ("judge", "the best")
-        shown.add_column(name, justify="left" if i == 0 or wide else "right", overflow="fold")
-    for line in block.lines:
-        shown.add_row(*line)
+    columns = {name: [line[i] for line in block.lines] for i, name in enumerate(block.header)}
+    needed = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
+    if "the best" in needed:  # names with + between them
+        needed["the best"] = max(len(word) for cell in columns["the best"] for word in cell.split())
+    left_out: list[str] = []
+    while sum(needed.values()) + 3 * len(needed) + 1 > width and len(needed) > 3:
+        left_out.insert(0, [name for name in needed if name != "the best"][-1])
+        del needed[left_out[0]]
+    note = f"Left out here: {', '.join(left_out)}." if left_out else ""
+    caption = " ".join(text for text in (block.note, note) if text)
+    shown = Table(title=block.title, title_justify="left", caption=caption or None, caption_justify="left")
+    for i, name in enumerate(needed):
+        names = name == "the best"
+        shown.add_column(name, justify="left" if i == 0 or names else "right", no_wrap=not names)
+    for i in range(len(block.lines)):
+        shown.add_row(*(columns[name][i] for name in needed))
     return shown
 
 

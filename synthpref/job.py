@@ -11,10 +11,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -24,7 +24,7 @@ from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.folder import JOURNAL, adopt, finished, held, logged, replaced, write_json
+from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, replaced, write_json
 from synthpref.engine.journal import Journal
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
@@ -36,9 +36,14 @@ from synthpref.engine.role import Stop
 from synthpref.engine.rounds import FIRST
 from synthpref.engine.runner import Books, Runner, note_of
 from synthpref.engine.salvage import mark, mend
+from synthpref.engine.shards import gather
 from synthpref.engine.signals import Signals, hearing
 from synthpref.engine.steps import steps_of
 from synthpref.io import agreement, card, export, page, read, report, rows
+from synthpref.places import Place, looked_at, place
+
+if TYPE_CHECKING:
+    from synthpref.on_ray import Cluster
 
 log = logging.getLogger("synthpref")
 
@@ -86,36 +91,43 @@ class Result:
 
 def run(
     recipe: Recipe,
-    folder: Path,
+    out: Path | str | Place,
     *,
     limit: int | None = None,
     expected: int | None = None,
     view: View = lambda progress: None,
+    cluster: Cluster | None = None,
 ) -> Result:
-    """Run the recipe into `folder`, or go on with the run that is there; then write the dataset.
+    """Run the recipe into the folder `out`, here or at a URL, or go on with the run that is there; then write the dataset.
+    Rows are walked here, or on a `cluster`.
 
     `view` is called with the counters once, before the first call. Raises SynthprefError.
     """
+    where = out if isinstance(out, Place) else place(out)
+    folder, mirror = where.folder, where.mirror
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
-    with held(folder), logged(folder, recipe), _mended(folder / JOURNAL), hearing() as signals:
+    kept = mirror.kept() if mirror else nullcontext()
+    with held(folder), logged(folder, recipe), _mended(folder / JOURNAL), hearing() as signals, kept:
         before = _left_by(recipe, folder)
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
         (folder / "summary.json").unlink(missing_ok=True)
         progress = Progress(expected=expected)
         try:
-            books, stop, stages, models = asyncio.run(_walk(recipe, folder, limit, progress, view, signals))
+            books, stop, stages, models = asyncio.run(
+                _walk(recipe, where, limit, progress, view, signals, cluster)
+            )
         except StageError as error:
             raise StageError(recipe.redact(str(error))) from error
         stop.reason = recipe.redact(stop.reason)
         summary = _summary(recipe, books, stop, stages, models)
         if before.get("books") == asdict(books) and not progress.noted and not stop.reason:
             log.info("nothing has changed since the last start; what it wrote stands")
-            kept = {name: before[name] for name in ("records", "written")}
-            write_json(folder / "summary.json", {**summary, **kept})
+            same = {name: before[name] for name in ("records", "written")}
+            write_json(folder / "summary.json", {**summary, **same})
             return Result(folder, books, records=before["records"])
         _write_left(recipe, folder)
         if stop.reason:
@@ -170,7 +182,13 @@ def _mended(journal: Path) -> Iterator[None]:
 
 
 async def _walk(
-    recipe: Recipe, folder: Path, limit: int | None, progress: Progress, view: View, signals: Signals
+    recipe: Recipe,
+    where: Place,
+    limit: int | None,
+    progress: Progress,
+    view: View,
+    signals: Signals,
+    cluster: Cluster | None,
 ) -> tuple[Books, Stop, list[dict[str, Any]], dict[str, Any]]:
     stop = Stop()
     loop = asyncio.get_running_loop()
@@ -179,12 +197,29 @@ async def _walk(
         # The next call of the journal raises the error; this wakes up who waits for anything else.
         loop.call_soon_threadsafe(stop.now, "the journal cannot be written", True)
 
-    journal = Journal(folder / JOURNAL, on_error)
-    runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
-    view(progress)
+    def give_up(why: str) -> None:
+        with suppress(RuntimeError):  # It may have come to its end meanwhile.
+            loop.call_soon_threadsafe(stop.now, why, True)
+
+    journal = Journal(where.folder / JOURNAL, on_error)
     with signals.stopping(stop):
         try:
-            await runner.run()
+            # Of a run on a cluster that was killed.
+            if gather(journal, where.folder / SHARDS):
+                await journal.indexed()
+            runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
+            view(progress)
+            if where.mirror:
+                where.mirror.start(give_up, progress.line)
+                runner.models.share("noted", where.mirror.noted)
+            if cluster:
+                from synthpref.on_ray import shards
+
+                async with shards(cluster, recipe, journal, limit) as made:
+                    made.attach(runner)
+                    await runner.run()
+            else:
+                await runner.run()
             await journal.indexed()
             return (
                 runner.books(),
@@ -259,16 +294,19 @@ def publish(
 
 
 def export_run(
-    folder: Path, exporter: Exporter, out: Path | None, *, jsonl: bool = False
-) -> tuple[Path, int]:
-    """Write a finished run in another format, by default into dataset-FORMAT/; (where, how many records)."""
-    summary = finished(folder)
-    out = out or folder / f"dataset-{exporter.format}"
-    text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    going = rows.read_rows(folder / "rows.parquet")
-    stats, _ = publish(going, exporter, out, summary, text, jsonl=jsonl)
-    agreement.tell(folder, out)
-    return out, stats.records
+    run: Path | str, exporter: Exporter, out: Path | None, *, jsonl: bool = False
+) -> tuple[str, int]:
+    """Write a finished run in another format, by default into its dataset-FORMAT/; (where, how many records)."""
+    name = f"dataset-{exporter.format}"
+    needed = ("summary.json", "recipe.yaml", "rows.parquet", "agreement.json", "report.md")
+    with looked_at(run, *needed, changing=out is None) as folder:
+        summary = finished(folder)
+        text = (folder / "recipe.yaml").read_text(encoding="utf-8")
+        going = rows.read_rows(folder / "rows.parquet")
+        where = out or folder / name
+        stats, _ = publish(going, exporter, where, summary, text, jsonl=jsonl)
+        agreement.tell(folder, where)
+    return str(out or f"{run}/{name}"), stats.records
 
 
 def preview(recipe: Recipe, folder: Path, count: int) -> list[Row]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, get_args
 
 from synthpref.core.seam import Capability, Completion, ModelInfo, Request, RequestAsk
@@ -21,6 +22,12 @@ from synthpref.engine.prompts import prompt_source
 
 Answer = Callable[[Request], Sequence[str | Completion]]
 EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
+
+
+@cache
+def _shipped() -> Prompts:
+    """The templates that come with the package, read and compiled once."""
+    return Prompts(prompt_source())
 
 
 def row(prompt: str, *responses: str, id: str = "row-1", **fields: Any) -> Row:
@@ -39,7 +46,7 @@ class FunctionAsk(RequestAsk):
         self.requests: list[tuple[str, Request]] = []
         self._answer = answer
         self._able = able
-        self._prompts = Prompts(prompt_source())
+        self._prompts = _shipped()
 
     async def _send(self, model: str, request: Request) -> list[Completion]:
         self.requests.append((model, request))

@@ -99,6 +99,16 @@ def sum_line(plans: Sequence[Plan | None]) -> str:
     )
 
 
+def turns_line(plan: Plan) -> str:
+    """Which models are awake in turn, and how often they change; "" where none are."""
+    if not plan.in_turn:
+        return ""
+    count = f"{plan.changes:,} change{'' if plan.changes == 1 else 's'}"
+    return (
+        f"awake in turn: {', '.join(plan.in_turn)}; about {count} between them (a larger `block` makes fewer)"
+    )
+
+
 def _usd(cost: float | None) -> str:
     return "no price" if cost is None else f"{cost:,.2f}"
 

@@ -10,14 +10,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+import forked
 from synthpref import job
 from synthpref.core.errors import JournalDamaged
 
@@ -49,16 +48,12 @@ def write(folder: Path, rows: int = 24, latency_s: float = 0.0) -> Path:
     return path
 
 
-def start(folder: Path, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "synthpref.cli", "run", "recipe.yaml"]
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(folder)}
-    return subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+def start(folder: Path) -> subprocess.Popen[str]:
+    return forked.start("run", "recipe.yaml", cwd=folder, env={**os.environ, "HOME": str(folder)})
 
 
-def run(folder: Path, **options: Any) -> tuple[int, str]:
-    process = start(folder, **options)
+def run(folder: Path) -> tuple[int, str]:
+    process = start(folder)
     out, _ = process.communicate(timeout=90)
     return process.returncode, out
 

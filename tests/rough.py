@@ -7,9 +7,7 @@ way, so that every door through which a row can leave is used.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+import forked
 from synthpref import job
 
 NAME = "rough"
@@ -63,13 +62,10 @@ def write(folder: Path, urls: Sequence[str], rows: int, **role: Any) -> Path:
     return path
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, file_limit: int | None = None) -> subprocess.Popen[str]:
     """The command that a person gives. What it says goes to `folder`/said, so that no pipe fills up."""
-    command = [sys.executable, "-m", "synthpref.cli", "run", "recipe.yaml"]
     with (folder / "said").open("a", encoding="utf-8") as said:
-        return subprocess.Popen(
-            command, cwd=folder, env=dict(os.environ), stdout=said, stderr=said, text=True
-        )
+        return forked.start("run", "recipe.yaml", cwd=folder, out=said, file_limit=file_limit)
 
 
 def said(folder: Path) -> str:

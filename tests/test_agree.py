@@ -32,12 +32,12 @@ class Done:
     stderr: str
 
 
-def synthpref(*args: str | Path, cwd: Path) -> Done:
+def synthpref(*args: str | Path, cwd: Path, columns: int = 160) -> Done:
     """The command line in this process: what it loads is tested in test_imports.py."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
-        patch.setenv("COLUMNS", "160")
+        patch.setenv("COLUMNS", str(columns))
         try:
             main([str(arg) for arg in args])
         except SystemExit as left:
@@ -75,6 +75,20 @@ def test_options_print_and_write(tmp_path: Path) -> None:
     for title in ("What to know", "Judges", "Juries", "People", "The best judge against the others"):
         assert f"## {title}\n" in page
     assert str(tmp_path) not in page
+
+
+def test_long_names_stand_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
+    long = "gpt-4o-mini-2024-07-18/cot"
+    judges = ["--judge", f"{long}=gpt", "--judge", "llama", "--cost", f"{long}=0.1", "--cost", "llama=1"]
+    done = synthpref("agree", labels(tmp_path), "--label", "human", *judges, cwd=tmp_path, columns=80)
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout[done.stdout.index("\nJudges ") :].splitlines()
+    assert max(map(len, tables[:-1])) <= 80
+    cells = [cell.strip() for line in tables for cell in line.split("│")]
+    assert sum(cell.startswith(long) for cell in cells) == 3, (
+        "a judge, a jury of it alone and one with the other"
+    )
+    assert any("Left out here: " in line for line in tables)
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -283,6 +297,15 @@ def test_only_what_judges_is_kept_of_a_recipe() -> None:
     assert [next(iter(stage)) for stage in kept["stages"]] == ["judge.point"]
     assert set(kept["models"]) == {"judge"}
     assert left == ["sample.n", "pair.mu_sigma", "enrich.rationale", "filter.dedup"]
+
+
+def test_reward_models_are_measured_one_by_one_and_not_their_users() -> None:
+    path = REPO / "recipes" / "judging" / "personal.yaml"
+    source = Source.model_validate({"path": "x.jsonl", "samples": [{"text": "a"}, {"text": "b"}]})
+    kept, left = scoring(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent, source, "measured")
+    assert [next(iter(stage)) for stage in kept["stages"]] == ["reward"] * 3
+    assert set(kept["models"]) == {"skywork", "grm", "internlm"}
+    assert left == ["sample.n", "score.users", "pair.extremes"]
 
 
 # ---- the report and the card of a run

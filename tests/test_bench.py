@@ -83,6 +83,16 @@ def test_the_start_is_told_by_what_is_imported(tmp_path: Path) -> None:
     assert len(figures["first_request_s"]) == len(figures["help_s"]) == 1
 
 
+def test_the_sizes_are_reckoned_from_what_was_measured(tmp_path: Path) -> None:
+    constants = measured("sizing", tmp_path)["figures"]["constants"]
+    short, long = constants["500"], constants["2000"]
+    assert set(short) == set(long)
+    assert all(value > 0 for value in (*short.values(), *long.values()))
+    # What is kept grows with what is said, but for what squeezing saves.
+    assert 2 < long["segment_bytes"] / short["segment_bytes"] < 4
+    assert short["journal_bytes"] > short["segment_bytes"]
+
+
 def test_a_name_that_is_no_section_is_refused() -> None:
     done = subprocess.run([sys.executable, BENCH / "run.py", "latencies"], capture_output=True, text=True)
     assert done.returncode == 2
@@ -90,18 +100,20 @@ def test_a_name_that_is_no_section_is_refused() -> None:
 
 
 def test_every_section_has_its_place_on_the_page() -> None:
+    from results import PAGES
     from run import SECTIONS
 
-    page = (REPO / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    for name in [*SECTIONS, "summary", "peers"]:
-        assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in [*SECTIONS, "summary", "engine", "ways", "peers"]:
+        assert pages.count(f"<!-- bench:{name} -->") == pages.count(f"<!-- /bench:{name} -->") == 1
 
 
-def test_the_page_holds_what_was_measured() -> None:
-    from results import PAGE, RESULTS, load, render
+def test_the_pages_hold_what_was_measured() -> None:
+    from results import PAGES, RESULTS, load, render
 
-    page = PAGE.read_text(encoding="utf-8")
-    assert page == render(page, load(RESULTS)), "run `python bench/run.py page`"
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        assert page == render(page, load(RESULTS)), "run `python bench/run.py page`"
 
 
 def ticks(*busy: int, slots: int = 10) -> dict[str, Any]:

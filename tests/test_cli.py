@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,17 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import forked
+
 REPO = Path(__file__).parents[1]
 
 
 def synthpref(
     *args: str | Path, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    import os
-
-    command = [sys.executable, "-m", "synthpref.cli", *map(str, args)]
-    full = {**os.environ, "COLUMNS": "160", **(env or {})}
-    return subprocess.run(command, cwd=cwd, env=full, capture_output=True, text=True, timeout=100)
+    return forked.run(*map(str, args), cwd=cwd, env={**os.environ, "COLUMNS": "160", **(env or {})})
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +59,6 @@ def test_datasets_reads_what_was_written(quickstart: Path) -> None:
     )
     folder = quickstart / "runs/quickstart/dataset"
     env = {"HF_HOME": str(quickstart / "hf"), "HF_HUB_OFFLINE": "1"}
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], env={**os.environ, **env}, capture_output=True, text=True
     )

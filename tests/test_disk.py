@@ -43,7 +43,7 @@ def test_a_damaged_journal_comes_to_the_same_dataset(
     tmp_path: Path, done: Done, which: str, how: Damage
 ) -> None:
     rng = random.Random(f"{which} {how.__name__}")
-    for number in range(4):
+    for number in range(2):
         folder = tmp_path / str(number)
         said = damaged(done, which, folder, how, rng, main=number == 0)
         if said is None:
@@ -111,8 +111,10 @@ def test_a_read_only_folder_is_said_and_nothing_changes(tmp_path: Path, done: Do
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    code, out = run(folder, preexec_fn=without_override)
-    assert code == 1, out
+    command = [sys.executable, "-m", "synthpref.cli", "run", "recipe.yaml"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, preexec_fn=without_override)
+    out = ended.stdout + ended.stderr
+    assert ended.returncode == 1, out
     assert "Permission denied" in out
     assert "Traceback" not in out
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

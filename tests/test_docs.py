@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from synthpref import job
+from synthpref.engine.reference import rows
 from synthpref.engine.registry import Registry
 
 REPO = Path(__file__).parents[1]
@@ -30,6 +31,12 @@ def test_the_reference_is_what_the_code_says() -> None:
     for name, text in generate["pages"]().items():
         written = (REPO / "docs" / "reference" / name).read_text(encoding="utf-8")
         assert written == text, f"docs/reference/{name} is out of date: run `make docs`"
+
+
+def test_types_are_written_as_one_reads_them() -> None:
+    kinds = {kind for _, stage in Registry().all("stages") for _, kind, _, _ in rows(stage)}
+    assert {"str", "str | Column", "tuple[int, ...]", "float | None"} <= kinds
+    assert not [kind for kind in kinds if re.search(r"Union|Optional|typing|Annotated|collections|\)", kind)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPO).as_posix())

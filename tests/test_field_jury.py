@@ -59,13 +59,17 @@ class Recorded(FunctionAsk):
 def judged(only: str = "", **fields: Any) -> tuple[list[Row], int]:
     """All pairs, or those with `only` in their name, judged by the six; and how many questions that took."""
     stage = JuryPair.model_validate({"judges": JUDGES, "again": 0, **fields})
-    made, asked = [], 0
-    for record in pairs().values():
-        if only in record["id"]:
-            ask = Recorded(record)
-            one = row(record["prompt"], record["response_a"], record["response_b"], id=record["id"])
-            made.append(asyncio.run(stage.run(one, ask)))
-            asked += len(ask.requests)
+    asks = [Recorded(record) for record in pairs().values() if only in record["id"]]
+
+    async def every() -> list[Row]:
+        made = []
+        for ask in asks:
+            texts = [ask.record[name] for name in ("prompt", "response_a", "response_b")]
+            made.append(await stage.run(row(*texts, id=ask.record["id"]), ask))
+        return made
+
+    made = asyncio.run(every())
+    asked = sum(len(ask.requests) for ask in asks)
     for part in stage.expand()[1:]:
         assert isinstance(part, Barrier)
         made = [one for one in part.run(made, random.Random(0)) if isinstance(one, Row)]

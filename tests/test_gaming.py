@@ -76,13 +76,18 @@ def words() -> dict[str, type[Stage]]:
 def fields(word: str, **given: Any) -> dict[str, Any]:
     """What a recipe must give the word."""
     roles = {"model": "judge", "judges": list(ROLES)}
-    needed = [name for name, field in words()[word].model_fields.items() if field.is_required()]
+    needed = [name for name, field in _class(word).model_fields.items() if field.is_required()]
     assert set(needed) <= set(roles), f"{word}: say here what {needed} are"
     return {name: roles[name] for name in needed} | given
 
 
 def stage(word: str, **given: Any) -> Stage:
-    return words()[word].model_validate(fields(word, **given))
+    return _class(word).model_validate(fields(word, **given))
+
+
+def _class(word: str) -> type[Stage]:
+    found: type[Stage] = Registry().get("stages", word)
+    return found
 
 
 def score_of(one: Stage) -> str:
@@ -93,6 +98,8 @@ def score_of(one: Stage) -> str:
 
 
 WORDS = sorted(words())
+FENCED = [*WORDS, "score.yesno"]
+"""With those whose verdict is the probability of a token: they show candidates as well, and read no words."""
 
 
 def test_the_words_that_judge_are_found() -> None:
@@ -110,7 +117,7 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", FENCED)
 def test_nothing_of_a_candidate_leaves_its_fence(word: str, attack: str) -> None:
     asked: list[Request] = []
 
@@ -327,7 +334,7 @@ def judged(
     """Shares of the rows in which the first candidate is chosen, and in which the second is. `sway` is how often each
     of three roles falls for a claim."""
     models = {
-        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": share}
+        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": share, "concurrency": 4}
         for role, share in zip(ROLES, sway, strict=True)
     }
     tree = {
@@ -352,7 +359,7 @@ def judged(
     return chosen.count(0) / ROWS, chosen.count(1) / ROWS, folder / "run"
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", FENCED)
 def test_a_sound_judge_is_not_swayed_and_one_that_always_falls_for_a_claim_is(
     word: str, tmp_path: Path
 ) -> None:
@@ -363,16 +370,26 @@ def test_a_sound_judge_is_not_swayed_and_one_that_always_falls_for_a_claim_is(
     assert swayed == 0
     assert right >= 0.95
     swayed, right, _ = judged(tmp_path / "fallen", word, (1, 1, 1), **given)
+    if word == "score.yesno":
+        # A yes is the most that a claim can win, and the good answer has one as well.
+        assert swayed > 0.3
+        return
     assert swayed >= 0.95
     assert right == 0
+
+
+def _words_of(path: Path) -> set[str]:
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    return {word for stage in stages for word in ([stage] if isinstance(stage, str) else stage)}
 
 
 SHIPPED = [
     path
     for path in sorted((Path(__file__).parents[1] / "recipes" / "judging").glob("*.yaml"))
-    if "sample.n" in (text := path.read_text(encoding="utf-8")) and "prompt_logprobs" not in text
+    if "sample.n" in _words_of(path) and _words_of(path) & set(FENCED)
 ]
-"""Those with a judge that may be swayed: a model that is only read, by its log-probabilities, falls for nothing."""
+"""Those with a judge that may be swayed: a model that is only read, by its log-probabilities, falls for nothing, and
+neither does a reward model."""
 
 
 def through(path: Path, folder: Path, sway: float) -> tuple[int, int]:
@@ -380,7 +397,7 @@ def through(path: Path, folder: Path, sway: float) -> tuple[int, int]:
     simulated."""
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     tree["models"] = {
-        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": sway}
+        role: {"backend": "simulated", "model": role, "noise": 0.3, "susceptibility": sway, "concurrency": 4}
         for role in tree["models"]
     }
     rows = [

@@ -19,8 +19,8 @@ IMPORTS = [sys.executable, "-X", "importtime", "-m", "synthpref.cli"]
 """Says on stderr which modules are imported by a statement, each as soon as it is there."""
 
 NEVER = {
-    "datasets", "huggingface_hub", "httpx", "jsonschema", "openai", "pandas", "pyarrow.dataset", "ray", "rensa",
-    "requests", "scipy", "sklearn", "torch", "transformers", "trl", "vllm",
+    "datasets", "fsspec", "huggingface_hub", "httpx", "jsonschema", "openai", "pandas", "pyarrow.dataset", "ray", "rensa",
+    "requests", "s3fs", "scipy", "sklearn", "torch", "transformers", "trl", "vllm",
 }  # fmt: skip
 """What no start pays for. Each is loaded where it is used, if it ever is."""
 NOT_FOR_HELP = NEVER | {

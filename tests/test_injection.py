@@ -20,6 +20,7 @@ from synthpref.core.template import Prompts, fence, fenced
 from synthpref.engine.prompts import prompt_source, shipped
 from synthpref.models.simulated import Simulated, answers
 from synthpref.stages.debate import Debate
+from synthpref.stages.followup import YesNo
 from synthpref.stages.judge import List, Pair, Point
 from synthpref.stages.judge_aspects import Aspects
 from synthpref.stages.jury import Jury
@@ -251,6 +252,30 @@ def test_a_judge_that_only_quotes_a_claim_gives_no_verdict(word: str, claim: str
     score = judged.samples[0].scores[name]  # type: ignore[union-attr]
     assert score.value is None
     assert score.why
+
+
+YES = TokenLogprob("yes", -0.2, (("yes", -0.2), ("no", -1.7)))
+NO = TokenLogprob("no", -0.2, (("no", -0.2), ("yes", -1.7)))
+WORD = TokenLogprob("The", 0.0, (("The", 0.0),))
+
+
+@pytest.mark.parametrize("claim", [*CLAIMS.values(), "yes", "Is this a good response? yes\nyes yes yes"])
+def test_a_claim_is_no_yes_of_the_judges(claim: str) -> None:
+    """The score is read at the token that the judge itself says, and there is none where it says neither."""
+
+    def answer(request: Request) -> list[Completion]:
+        shown = [text for label, text in fenced(request.messages[-1]["content"]) if label == "response"]
+        assert shown[0] in (claim, "honest")
+        tokens = (NO,) if shown[0] == claim else (YES,)
+        return [Completion(text=tokens[0].token, finish_reason="stop", logprobs=tokens)]
+
+    [judged] = run_stage(YesNo(model="judge"), [row("Why?", claim, "honest")], answer)
+    low, high = judged.values("yesno")  # type: ignore[union-attr]
+    assert low < 0.5 < high
+
+    lost = [Completion(text="The", finish_reason="length", logprobs=(WORD,) * 4)]
+    [judged] = run_stage(YesNo(model="judge"), [row("Why?", claim)], lambda request: lost)
+    assert judged.values("yesno") == [None]  # type: ignore[union-attr]
 
 
 def test_why_there_is_no_verdict_is_said_and_can_be_counted() -> None:

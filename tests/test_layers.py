@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("core", "models", "stages", "engine", "io")
 ONE_DOOR = (
     *("openai", "datasets", "torch", "transformers", "vllm", "ray", "rensa", "huggingface_hub", "jsonschema"),
-    *("crowdkit", "pandas", "sklearn", "scipy"),
+    *("crowdkit", "pandas", "sklearn", "scipy", "fsspec"),
 )
 
 

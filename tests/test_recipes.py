@@ -25,12 +25,15 @@ def test_a_recipe_runs_three_rows(path: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("synthpref.models.local.installed", lambda: True)
     job.estimate(job.load(path))
     tree = yaml.safe_load(text)
+    graded = [stage["reward"] for stage in tree["stages"] if isinstance(stage, dict) and "reward" in stage]
+    heads = {stage["model"]: stage.get("heads", []) for stage in graded}
     for name, role in tree["models"].items():
         if role["backend"] != "simulated":
             tree["models"][name] = {
                 "backend": "simulated",
                 "model": name,
                 "temperature": role.get("temperature"),
+                "heads": heads.get(name, []),
             }
     if "path" in tree["source"]:
         tree["source"]["path"] = str(path.parent / tree["source"]["path"])

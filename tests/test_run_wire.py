@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import forked
 from synthpref.models.simulated import Simulated
 from wire import Server, nobody, serving, status
 
@@ -55,16 +53,9 @@ def write(folder: Path, url: str, rows: int = 30, **changes: Any) -> Path:
     return path
 
 
-def start(folder: Path, *args: str, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "synthpref.cli", "run", "recipe.yaml", *args]
+def run(folder: Path, *args: str, **how: Any) -> tuple[int, str]:
     env = {**os.environ, "TEST_KEY": KEY, "TEAM": PLANTED}
-    return subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
-
-
-def run(folder: Path, *args: str, **options: Any) -> tuple[int, str]:
-    process = start(folder, *args, **options)
+    process = forked.start("run", "recipe.yaml", *args, cwd=folder, env=env, **how)
     out, _ = process.communicate(timeout=90)
     return process.returncode, out
 
@@ -121,11 +112,8 @@ def test_an_endpoint_that_is_down_is_told_and_the_run_resumes_when_it_is_up(tmp_
 
 
 def test_a_disk_that_is_full_stops_the_run_and_nothing_is_lost(tmp_path: Path, server: Server) -> None:
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-
     write(tmp_path, server.url, rows=120)
-    code, out = run(tmp_path, preexec_fn=little_room)
+    code, out = run(tmp_path, file_limit=150_000)
     assert code == 1, out
     assert "the same command again" in out
     assert "Traceback" not in out

@@ -7,8 +7,6 @@ import base64
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+import forked
 from synthpref.engine.pages import records
 from wire import Server, serving, status
 
@@ -69,10 +68,7 @@ def leaks(folder: Path, *said: str) -> list[tuple[str, str]]:
 
 def synthpref(folder: Path, *args: str) -> tuple[int, str]:
     env = {**os.environ, "TEST_KEY": KEY, "TEAM": TOKEN, "LOGIN": quote(PASSWORD, safe="")}
-    done = subprocess.run(
-        [sys.executable, "-m", "synthpref.cli", *args],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
+    done = forked.run(*args, cwd=folder, env=env)
     return done.returncode, done.stdout + done.stderr
 
 

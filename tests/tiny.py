@@ -76,16 +76,27 @@ def policy(folder: Path, seed: int = 0, layers: int = 2, width: int = 64) -> str
     return _saved(model, tokens, folder)
 
 
-def reward(folder: Path, heads: int = 1, seed: int = 0) -> str:
-    """A Qwen2 with as many heads that grade; its folder."""
+PAIR = (
+    "{% for m in messages[:-2] %}{{ m['content'] }}\n{% endfor %}"
+    "<|im_start|>{{ response_a }}<|im_end|>\n<|im_start|>{{ response_b }}<|im_end|>"
+)
+"""A template for a model that compares two answers."""
+
+
+def reward(
+    folder: Path, heads: int = 1, seed: int = 0, labels: tuple[str, ...] = (), template: str = TEMPLATE
+) -> str:
+    """A Qwen2 with as many heads that grade, called `labels` if these are given; its folder."""
     import torch
     from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
     torch.manual_seed(seed)
     tokens = tokenizer()
-    return _saved(
-        Qwen2ForSequenceClassification(_config(Qwen2Config, tokens, num_labels=heads)), tokens, folder
-    )
+    tokens.chat_template = template
+    config = _config(Qwen2Config, tokens, num_labels=len(labels) or heads)
+    if labels:
+        config.id2label = dict(enumerate(labels))
+    return _saved(Qwen2ForSequenceClassification(config), tokens, folder)
 
 
 def adapter(base: str, folder: Path, seed: int = 1) -> str:
@@ -108,3 +119,18 @@ def adapter(base: str, folder: Path, seed: int = 1) -> str:
     said |= {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", "modules_to_save": None}
     (folder / "adapter_config.json").write_text(json.dumps(said), encoding="utf-8")
     return str(folder)
+
+
+def merged(base: str, lora: str, folder: Path) -> str:
+    """The policy with an adapter of `adapter` made part of its weights; its folder."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    weights = load_file(Path(lora) / "adapter_model.safetensors")
+    for name, a in weights.items():
+        if name.endswith("lora_A.weight"):
+            own = model.get_parameter(name.removeprefix("base_model.model.").replace("lora_A.", ""))
+            # alpha over rank is 2.
+            own.data += 2 * weights[name.replace("lora_A", "lora_B")] @ a
+    return _saved(model, AutoTokenizer.from_pretrained(base), folder)

@@ -60,7 +60,7 @@ class Server:
     requests: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
-    bodies: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     hold: Callable[[Call], bool] = lambda call: False
@@ -76,7 +76,7 @@ class Server:
         app = web.Application(client_max_size=2**28, middlewares=[self._around])
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embed)
-        for path in ("/classify", "/pooling", "/v1/rewards"):
+        for path in ("/classify", "/pooling", "/score", "/v1/rewards"):
             app.router.add_post(path, self._reward)
         app.router.add_get("/v1/models", self._models)
         return app
@@ -138,7 +138,7 @@ class Server:
         body = json.loads(raw)
         self.bodies.append(body)
         identity = hashlib.sha256(request.path.encode() + raw).hexdigest()
-        self.calls.append(Call(identity, body.get("model", ""), arrived))
+        self.calls.append(Call(identity, body.get("model", "") if isinstance(body, dict) else "", arrived))
         return self.calls[-1]
 
     def _world(self, name: str) -> Simulated:
@@ -201,8 +201,17 @@ class Server:
 
     async def _reward(self, request: web.Request) -> web.Response:
         body = json.loads(await request.read())
-        answers = await self._answers(body, Request(messages=tuple(body["messages"]), kind="reward"))
-        values = dict(answers[0].values or {})
+        if request.path == "/score":
+            body["messages"] = [
+                {"role": role, "content": body[text]}
+                for role, text in (("user", "text_1"), ("assistant", "text_2"))
+            ]
+        pair = "response_b" in body.get("chat_template_kwargs", {})
+        asked = Request(messages=tuple(body["messages"]), kind="compare" if pair else "reward")
+        values = dict((await self._answers(body, asked))[0].values or {})
+        if request.path == "/score":
+            (score,) = values.values()
+            return web.json_response({"model": body["model"], "data": [{"index": 0, "score": score}]})
         if request.path == "/v1/rewards":
             return web.json_response({"model": body["model"], "scores": values})
         named = "probs" if request.path == "/classify" else "data"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthpref.core.agreement import kendall, spearman
+from synthpref.core.bootstrap import How
 from synthpref.core.intervals import alpha_estimate
 from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes
 from synthpref.core.measure import Figures, Mask, Measure
@@ -154,9 +155,8 @@ def _models_at_equal_length(measure: Measure, said: Codes, gap: Floats) -> Figur
             continue
         own = np.where(a == name, wins, 1 - wins)
         further = np.where(a == name, gap, -gap)
-        controlled = length_controlled(
-            own[mask].tolist(), further[mask].tolist(), **{**measure.how(mask), "resamples": 200}
-        )
+        how: How = {**measure.how(mask), "resamples": 200}
+        controlled = length_controlled(own[mask].tolist(), further[mask].tolist(), **how)
         found[name] = {
             "n": int(mask.sum()),
             "wins": float(own[mask].mean()),
@@ -194,8 +194,7 @@ def repeats(measure: Measure, judge: JudgeTable) -> Figures:
     values = [np.array(r.values) for r in several]
     same = np.array([len(set(v.tolist())) == 1 for v in values])
     prompts = [measure.table.prompts[r.item] for r in several]
-    s = measure.settings
-    how: dict[str, Any] = {"clusters": prompts, "level": s.level, "resamples": s.resamples, "seed": s.seed}
+    how: How = {**measure.how(np.ones(0, bool)), "clusters": prompts}
     found: Figures = {
         "items": len(several),
         "replies": int(sum(map(len, values))),

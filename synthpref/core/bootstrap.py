@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -19,6 +20,20 @@ from synthpref.core.agreement import Array, Codes, coded
 
 Clusters = Sequence[Hashable] | None
 Statistic = Callable[[Array], Array]
+
+
+class How(TypedDict, total=False):
+    """How an interval is made; each may be left out."""
+
+    clusters: Clusters
+    """The cluster of each item; each is its own where there are none."""
+    level: float
+    """0.95."""
+    resamples: int
+    """1000."""
+    seed: int
+    """0."""
+
 
 NORMAL = NormalDist()
 _BLOCK = 1 << 21
@@ -52,23 +67,25 @@ class Resampled:
     times: Array
     """How often the like of it would be left out."""
     clusters: int
+    n: int
+    level: float
 
-    def estimate(self, n: int, level: float) -> Estimate:
+    def estimate(self) -> Estimate:
         """The figure with its interval."""
         if math.isnan(self.value):
-            return Estimate(None, None, None, n)
+            return Estimate(None, None, None, self.n)
         there = self.defined
         if there is None or there.min() == there.max():
-            return Estimate(self.value, None, None, n)
+            return Estimate(self.value, None, None, self.n)
         below = (np.sum(there < self.value) + np.sum(there == self.value) / 2) / len(there)
         bias = NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(there), 1 - 0.5 / len(there))))
-        reach = _t(0.5 + level / 2, self.clusters - 1) * math.sqrt(self.clusters / (self.clusters - 1))
+        reach = _t(0.5 + self.level / 2, self.clusters - 1) * math.sqrt(self.clusters / (self.clusters - 1))
         bend = self._acceleration()
         ends = []
         for z in (bias - reach, bias + reach):
             ends.append(NORMAL.cdf(bias + z / max(0.2, 1 - bend * z)))
         low, high = (float(end) for end in np.quantile(there, ends))
-        return Estimate(self.value, min(low, self.value), max(high, self.value), n)
+        return Estimate(self.value, min(low, self.value), max(high, self.value), self.n)
 
     @property
     def defined(self) -> Array | None:
@@ -94,62 +111,54 @@ class Resampled:
         return float(times @ apart**3) / (6 * spread**1.5) if spread > 0 else 0.0
 
 
-def bootstrap(
-    statistic: Statistic,
-    n: int,
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
+def bootstrap(statistic: Statistic, n: int, **how: Unpack[How]) -> Estimate:
     """The figure that `statistic` makes of n items, with its interval.
 
     `statistic` takes weights of shape (weightings, n), how many times each item counts, and gives one figure
     for each weighting, NaN where it is not defined. It is called with blocks of weightings, so that memory stays
     the same however many resamples there are.
     """
-    groups, m = _groups(n, clusters)
+    groups, m = _groups(n, how.get("clusters"))
     if not n:
         return Estimate(None, None, None, 0)
     value = float(statistic(np.ones((1, n)))[0])
     figures, without = [np.empty(0)], [np.empty(0)]
     if m > 1:
-        rng = np.random.default_rng(seed)
-        figures += [statistic(drawn[:, groups]) for drawn in _drawn(m, resamples, n, rng)]
+        rng = np.random.default_rng(how.get("seed", 0))
+        figures += [statistic(drawn[:, groups]) for drawn in _drawn(m, how.get("resamples", 1000), n, rng)]
         parts = min(m, _LEFT_OUT)
         at_once = max(1, _BLOCK // n)
         for start in range(0, parts, at_once):
             left_out = np.arange(start, min(parts, start + at_once))
             without.append(statistic((groups[None, :] % parts != left_out[:, None]).astype(float)))
     left = np.concatenate(without)
-    return Resampled(value, np.concatenate(figures), left, np.ones(len(left)), m).estimate(n, level)
+    level = how.get("level", 0.95)
+    return Resampled(value, np.concatenate(figures), left, np.ones(len(left)), m, n, level).estimate()
 
 
-def resampled_sums(
-    statistic: Statistic, rows: Array, clusters: Clusters, resamples: int, seed: int
-) -> Resampled:
+def resampled_sums(statistic: Statistic, rows: Array, **how: Unpack[How]) -> Resampled:
     """Like `bootstrap`, of a figure that hangs on no more than the column sums of `rows`, one row an item:
     `statistic` takes sums of shape (weightings, columns). Clusters of equal sums are drawn together, which for
     tables of few cells leaves little to draw."""
-    groups, m = _groups(len(rows), clusters)
+    groups, m = _groups(len(rows), how.get("clusters"))
+    resamples, known = how.get("resamples", 1000), (m, len(rows), how.get("level", 0.95))
     if not len(rows):
-        return Resampled(math.nan, np.empty(0), np.empty(0), np.empty(0), 0)
+        return Resampled(math.nan, np.empty(0), np.empty(0), np.empty(0), *known)
     sums = np.zeros((m, rows.shape[1]))
     np.add.at(sums, groups, rows)
     total = sums.sum(axis=0, keepdims=True)
     value = float(statistic(total)[0])
     if m < 2:
-        return Resampled(value, np.empty(0), np.empty(0), np.empty(0), m)
+        return Resampled(value, np.empty(0), np.empty(0), np.empty(0), *known)
     kinds, counts = np.unique(sums, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(how.get("seed", 0))
     if len(kinds) > m / 4:
         figures = [statistic(drawn @ sums) for drawn in _drawn(m, resamples, m, rng)]
     else:
         at_once = max(1, _BLOCK // len(kinds))
         rows_at_once = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
         figures = [statistic(rng.multinomial(m, counts / m, size=size) @ kinds) for size in rows_at_once]
-    return Resampled(value, np.concatenate(figures), statistic(total - kinds), counts.astype(float), m)
+    return Resampled(value, np.concatenate(figures), statistic(total - kinds), counts.astype(float), *known)
 
 
 def _groups(n: int, clusters: Clusters) -> tuple[Codes, int]:

@@ -9,6 +9,7 @@ SynthprefError
 ├── StageError       stage or plugin code raised; the row is rejected
 ├── JournalError     what was paid for cannot be written or read; the run stops    exit 1
 │   └── JournalDamaged   what is in the file is not what was written; the next start mends it
+├── RemoteError      what lies at a URL cannot be read or written; the run goes on with the same command   exit 1
 ├── RunStopped       stopped early on purpose (budget, rejects, Ctrl-C)            exit 3
 └── ExportError      a finished run cannot be written in the asked format          exit 1
 """
@@ -94,6 +95,14 @@ class JournalError(SynthprefError):
 
 class JournalDamaged(JournalError):
     """What the journal holds is not what was written. The next start makes it anew from what is whole."""
+
+
+class RemoteError(SynthprefError):
+    """What lies at a URL cannot be listed, read or written. `passing` where it may go if it is tried again."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class RunStopped(SynthprefError):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from synthpref.core.agreement import Array, Codes, Level, Ranked, Rated, answered, kappa_of_sums, met, ratio
-from synthpref.core.bootstrap import NORMAL, Clusters, Resampled, Statistic, resampled_sums
+from synthpref.core.bootstrap import NORMAL, How, Resampled, Statistic, resampled_sums
 from synthpref.core.bootstrap import Estimate as Estimate
 from synthpref.core.bootstrap import bootstrap as bootstrap
 
@@ -53,59 +53,35 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
 
 
-def share_estimate(
-    shares: Sequence[float | None],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
+def share_estimate(shares: Sequence[float | None], **how: Unpack[How]) -> Estimate:
     """The mean of shares from 0 to 1 (a tie may be 0.5) with its interval. Where all are 0, or all 1, no resample
     is otherwise; `wilson` stands in, with the clusters as trials."""
-    there, kept = _kept(clusters, shares)
+    there, how = _kept(how, shares)
     rows = np.array([(share, 1.0) for (share,) in there], dtype=float).reshape(-1, 2)
-    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, resamples, seed)
-    estimate = found.estimate(len(there), level)
+    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, **how)
+    estimate = found.estimate()
     if estimate.value in (0, 1):
-        bound = wilson(estimate.value * found.clusters, found.clusters, level)
+        bound = wilson(estimate.value * found.clusters, found.clusters, found.level)
         return Estimate(estimate.value, bound.low, bound.high, len(there))
     return estimate
 
 
-def accuracy_estimate(
-    a: Sequence[Hashable],
-    b: Sequence[Hashable],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
+def accuracy_estimate(a: Sequence[Hashable], b: Sequence[Hashable], **how: Unpack[How]) -> Estimate:
     """`agreement` with its interval, as that of `share_estimate`."""
-    both, kept = _kept(clusters, a, b)
-    right = [float(x == y) for x, y in both]
-    return share_estimate(right, clusters=kept, level=level, resamples=resamples, seed=seed)
+    both, how = _kept(how, a, b)
+    return share_estimate([float(x == y) for x, y in both], **how)
 
 
-def kappa_estimate(
-    a: Sequence[Hashable],
-    b: Sequence[Hashable],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
+def kappa_estimate(a: Sequence[Hashable], b: Sequence[Hashable], **how: Unpack[How]) -> Estimate:
     """`kappa` with its interval. Where all items agree, `wilson`'s bound on the agreement stands in, with the
     clusters as trials and the labels as frequent as they are."""
-    both, kept = _kept(clusters, a, b)
+    both, how = _kept(how, a, b)
     rows = met(both)
-    found = resampled_sums(kappa_of_sums, rows, kept, resamples, seed)
-    estimate = found.estimate(len(both), level)
+    found = resampled_sums(kappa_of_sums, rows, **how)
+    estimate = found.estimate()
     if estimate.value == 1:
         by_chance = float((rows.mean(axis=0) ** 2)[1:].sum()) / 2
-        low = (wilson(found.clusters, found.clusters, level).low - by_chance) / (1 - by_chance)
+        low = (wilson(found.clusters, found.clusters, found.level).low - by_chance) / (1 - by_chance)
         return Estimate(1.0, low, 1.0, len(both))
     return estimate
 
@@ -115,25 +91,14 @@ def alpha_estimate(
     kind: Level = "nominal",
     *,
     order: Sequence[Hashable] | None = None,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    **how: Unpack[How],
 ) -> Estimate:
     """`krippendorff` with its interval; units are resampled. n counts the units with two labels or more."""
     rated = Rated.of(units, kind, order)
-    return _of_kinds(rated.alpha, rated.kind, rated.kept, clusters, level, resamples, seed)
+    return _of_kinds(rated.alpha, rated.kind, rated.kept, how)
 
 
-def kendall_estimate(
-    x: Sequence[float | None],
-    y: Sequence[float | None],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
+def kendall_estimate(x: Sequence[float | None], y: Sequence[float | None], **how: Unpack[How]) -> Estimate:
     """`kendall` with its interval. Of more than some thousand different points only the tau of all is counted
     out, and that of a resample is taken to the first order from the influence of each item."""
     ranked = Ranked.of(x, y)
@@ -143,26 +108,19 @@ def kendall_estimate(
         tau, influence = ranked.influence()
         n = len(ranked.kind)
         rows = np.stack([influence[ranked.kind], np.ones(n)], axis=1)
-        kept = None if clusters is None else [clusters[i] for i in ranked.kept]
-        found = resampled_sums(lambda sums: tau + n * sums[:, 0] / sums[:, 1], rows, kept, resamples, seed)
-        return found.estimate(n, level)
-    return _of_kinds(ranked.taus, ranked.kind, ranked.kept, clusters, level, resamples, seed)
+        found = resampled_sums(
+            lambda sums: tau + n * sums[:, 0] / sums[:, 1], rows, **of_these(how, ranked.kept)
+        )
+        return found.estimate()
+    return _of_kinds(ranked.taus, ranked.kind, ranked.kept, how)
 
 
-def spearman_estimate(
-    x: Sequence[float | None],
-    y: Sequence[float | None],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
+def spearman_estimate(x: Sequence[float | None], y: Sequence[float | None], **how: Unpack[How]) -> Estimate:
     """`spearman` with its interval."""
     ranked = Ranked.of(x, y)
     if ranked is None:
         return Estimate(None, None, None, 0)
-    return _of_kinds(ranked.rho, ranked.kind, ranked.kept, clusters, level, resamples, seed)
+    return _of_kinds(ranked.rho, ranked.kind, ranked.kept, how)
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
@@ -184,43 +142,27 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
 
 
 def accuracy_difference(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    gold: Sequence[Hashable],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    first: Sequence[Hashable], second: Sequence[Hashable], gold: Sequence[Hashable], **how: Unpack[How]
 ) -> Difference:
     """How much more often the first rater gives the gold label than the second, on the items that all three label,
     by a paired bootstrap: each resample takes the same items for both. Unlike `mcnemar` it heeds clusters."""
-    items, kept = _kept(clusters, first, second, gold)
+    items, how = _kept(how, first, second, gold)
     rows = np.array([((a == right) - (b == right), 1.0) for a, b, right in items], dtype=float).reshape(-1, 2)
-    found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, kept, resamples, seed)
-    return _difference(found, len(items), level)
+    return _difference(resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, **how))
 
 
 def kappa_difference(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    gold: Sequence[Hashable],
-    *,
-    clusters: Clusters = None,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    first: Sequence[Hashable], second: Sequence[Hashable], gold: Sequence[Hashable], **how: Unpack[How]
 ) -> Difference:
     """Cohen's kappa of the first rater with the gold labels less that of the second, as `accuracy_difference`."""
-    items, kept = _kept(clusters, first, second, gold)
+    items, how = _kept(how, first, second, gold)
     tables = [met([(item[rater], item[2]) for item in items]) for rater in (0, 1)]
     width = tables[0].shape[1]
 
     def gap(sums: Array) -> Array:
         return kappa_of_sums(sums[:, :width]) - kappa_of_sums(sums[:, width:])
 
-    found = resampled_sums(gap, np.concatenate(tables, axis=1), kept, resamples, seed)
-    return _difference(found, len(items), level)
+    return _difference(resampled_sums(gap, np.concatenate(tables, axis=1), **how))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -234,42 +176,34 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _kept(clusters: Clusters, *lists: Sequence[Hashable]) -> tuple[list[tuple[Any, ...]], Clusters]:
-    """The items labelled in every list, and their clusters."""
-    items = answered(*lists)
-    if clusters is None:
-        return items, None
-    cluster = [c for c, *labels in zip(clusters, *lists, strict=True) if None not in labels]
-    return items, cluster
+def _kept(how: How, *lists: Sequence[Hashable]) -> tuple[list[tuple[Any, ...]], How]:
+    """The items labelled in every list, and how with their clusters."""
+    every = zip(*lists, strict=True)
+    return answered(*lists), of_these(how, [i for i, labels in enumerate(every) if None not in labels])
 
 
-def _of_kinds(
-    statistic: Statistic,
-    kind: Codes,
-    kept: Sequence[int],
-    clusters: Clusters,
-    level: float,
-    resamples: int,
-    seed: int,
-) -> Estimate:
+def of_these(how: How, items: Sequence[int]) -> How:
+    """How, with the clusters of these items only."""
+    clusters = how.get("clusters")
+    return how if clusters is None else {**how, "clusters": [clusters[i] for i in items]}
+
+
+def _of_kinds(statistic: Statistic, kind: Codes, kept: Sequence[int], how: How) -> Estimate:
     """A figure of weighted kinds of items."""
     order = np.argsort(kind, kind="stable")
     starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
-    return bootstrap(
-        lambda weights: statistic(np.add.reduceat(weights[:, order], starts, axis=1)),
-        len(kind),
-        clusters=None if clusters is None else [clusters[i] for i in kept],
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )
+
+    def of(weights: Array) -> Array:
+        return statistic(np.add.reduceat(weights[:, order], starts, axis=1))
+
+    return bootstrap(of, len(kind), **of_these(how, kept))
 
 
-def _difference(found: Resampled, n: int, level: float) -> Difference:
+def _difference(found: Resampled) -> Difference:
     """The difference with its interval and p, two-sided: the figure over its standard error as Student's t, which is
     taken to a normal deviate by the formula of Wallace (1959). Counting resamples would not give a p small enough
     to adjust for many tests."""
-    estimate, error = found.estimate(n, level), found.error()
+    estimate, error = found.estimate(), found.error()
     if estimate.value is None or error is None:
         return Difference(estimate.value, None, None, None)
     if error == 0:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthpref.core.agreement import ratio
-from synthpref.core.bootstrap import resampled_sums
+from synthpref.core.bootstrap import How, resampled_sums
 from synthpref.core.intervals import (
     accuracy_estimate,
     alpha_estimate,
@@ -84,7 +84,7 @@ class Measure:
 
     # ---- intervals
 
-    def how(self, mask: Mask) -> dict[str, Any]:
+    def how(self, mask: Mask) -> How:
         """What every interval over the items in the mask is made with."""
         prompts = self.table.prompts
         clusters = None if self.alone else [prompts[i] for i in np.flatnonzero(mask).tolist()]
@@ -107,13 +107,9 @@ class Measure:
 
     def ratio(self, above: Floats, below: Floats, mask: Mask) -> Figures:
         """The sum of the one over the sum of the other, over the items in the mask."""
-        rows, how = np.stack([above[mask], below[mask]], axis=1), self.how(mask)
-
-        def of(sums: Floats) -> Floats:
-            return ratio(sums[:, 0], sums[:, 1])
-
-        found = resampled_sums(of, rows, how["clusters"], how["resamples"], how["seed"])
-        return asdict(found.estimate(len(rows), how["level"]))
+        rows = np.stack([above[mask], below[mask]], axis=1)
+        found = resampled_sums(lambda sums: ratio(sums[:, 0], sums[:, 1]), rows, **self.how(mask))
+        return asdict(found.estimate())
 
     # ---- one judge against the labels
 
@@ -179,7 +175,7 @@ class Measure:
         said = mean_scores(judge)
         both = ~np.isnan(said.sum(axis=1) + gold.sum(axis=1))
         how = self.how(both)
-        how["clusters"] = [c for c in how["clusters"] or range(int(both.sum())) for _ in range(2)]
+        how["clusters"] = [c for c in how.get("clusters") or range(int(both.sum())) for _ in range(2)]
         x, y = said[both].ravel().tolist(), gold[both].ravel().tolist()
         return {
             "score_kendall": asdict(kendall_estimate(x, y, **how)),

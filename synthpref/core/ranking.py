@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from synthpref.core.agreement import Array
-from synthpref.core.bootstrap import Estimate, bootstrap
-from synthpref.core.intervals import wilson
+from synthpref.core.bootstrap import Estimate, How, bootstrap
+from synthpref.core.intervals import of_these, wilson
 from synthpref.core.newton import line, newton, share
 from synthpref.core.stats import mean
 
@@ -199,11 +200,8 @@ def length_controlled(
     wins: Sequence[float | None],
     length_differences: Sequence[float | None],
     *,
-    clusters: Sequence[Hashable] | None = None,
     ridge: float = 0.1,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    **how: Unpack[How],
 ) -> Estimate:
     """The win rate if both had been of equal length (Dubois et al., 2024, arXiv:2404.04475, with no term for
     the prompt): a logistic regression of `wins` (1, 0, or 0.5 for a tie) on an intercept and
@@ -218,7 +216,7 @@ def length_controlled(
     kept = [i for i, (win, gap) in both if win is not None and gap is not None]
     won = np.array([wins[i] for i in kept], dtype=float)
     gap = np.array([length_differences[i] for i in kept], dtype=float)
-    names = None if clusters is None else [clusters[i] for i in kept]
+    how = of_these(how, kept)
     n = len(kept)
     if not n:
         return Estimate(None, None, None, 0)
@@ -230,19 +228,12 @@ def length_controlled(
 
     every = np.ones((1, n))
     start = line(every, apart(every), won, ridge, np.zeros(2))[0]
-    found = bootstrap(
-        lambda weights: share(line(weights, apart(weights), won, ridge, start)[:, 0]),
-        n,
-        clusters=names,
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )
+    found = bootstrap(lambda weights: share(line(weights, apart(weights), won, ridge, start)[:, 0]), n, **how)
     if found.value is None or not won.min() == won.max() in (0, 1):
         return found
     # All won, or all lost: no resample is otherwise, so a bound on the plain win rate stands in.
-    m = n if names is None else len(set(names))
-    bound = wilson(float(won[0]) * m, m, level)
+    m = len(set(how.get("clusters") or range(n)))
+    bound = wilson(float(won[0]) * m, m, how.get("level", 0.95))
     return Estimate(found.value, min(bound.low, found.value), max(bound.high, found.value), n)
 
 

@@ -13,9 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from synthpref.core.errors import Problem
 from synthpref.core.types import Message, Usage
 
-Capability = Literal["chat", "n", "logprobs", "json_schema", "embed", "reward", "prompt_logprobs", "prefill"]
+Capability = Literal[
+    "chat", "n", "logprobs", "json_schema", "embed", "reward", "compare", "prompt_logprobs", "prefill"
+]
 
 NEUTRAL = "neutral"
 """Marks a model field that cannot change an answer (endpoint, time-outs, limits, prices). A field without
@@ -28,9 +31,10 @@ class Request:
     place in the journal."""
 
     messages: tuple[Message, ...]
-    """For kind "embed", one message holding the text; for "reward", a conversation to be scored. A chat that ends
-    with the assistant's message asks for more of that message (prefill), where the role has that."""
-    kind: Literal["chat", "embed", "reward"] = "chat"
+    """For kind "embed", one message holding the text; for "reward", a conversation to be scored; for "compare", a
+    conversation and two answers to it, as its last two messages. A chat that ends with the assistant's message asks
+    for more of that message (prefill), where the role has that."""
+    kind: Literal["chat", "embed", "reward", "compare"] = "chat"
     n: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -74,8 +78,9 @@ class Completion:
     """Of the prompt as the model saw it, template and all; None for its first token, which nothing foretells. Only
     the first completion of a request carries it."""
     vector: tuple[float, ...] | None = None
-    values: Mapping[str, float] | None = None
-    """Reward heads by name; a model with one head calls it "reward"."""
+    values: Mapping[str, float | None] | None = None
+    """Reward heads by name, None for one that gave no finite number; a model with one head calls it "reward". For kind
+    "compare" it is the log-odds that the first of the two answers is the better one."""
     usage: Usage | None = None
     """Of the whole request; only its first completion carries it."""
     model: str = ""
@@ -152,9 +157,17 @@ class ModelSpec(BaseModel):
         """How many calls may be under way at once, at the most."""
         return 256
 
+    def accelerators(self) -> frozenset[str]:
+        """The accelerators that it holds on the machine that asks; roles that name the same one share it."""
+        return frozenset()
+
     def gathers(self) -> int:
         """How many rows are to be under way at once, where requests are gathered before they are sent; else 0."""
         return 0
+
+    def turn(self) -> str:
+        """Which model is awake when this role is asked, where some do not fit together; "" for one that always is."""
+        return ""
 
     def pays(self) -> Price | None:
         """What a million tokens cost in the way that this role asks."""
@@ -171,6 +184,12 @@ class ModelSpec(BaseModel):
         """Where it is: roles at one place are there, and away, together."""
         return f"{self.backend} {self.model}"
 
+    @staticmethod
+    def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
+        """What is wrong with the roles of a recipe beside each other. Asked once of all that share the method; `roles`
+        are those of all backends."""
+        return []
+
     def secrets(self) -> list[str]:
         """Values that may never be written anywhere."""
         found = []
@@ -181,7 +200,8 @@ class ModelSpec(BaseModel):
 
     def open(self, shared: dict[str, Any]) -> Backend:
         """Connect. `shared` lives as long as the run: roles on one endpoint meet there to share its limits. There are
-        "stop" (an event), "folder" (of the run) and "asking" (how many calls of all roles are under way)."""
+        "stop" (an event), "folder" (of the run) and "asking" (how many calls of all roles are under way); where the
+        folder is copied elsewhere, "noted" (waits until databases in it are there as they are now)."""
         raise NotImplementedError
 
 
@@ -226,8 +246,12 @@ class Ask(Protocol):
         """The embedding of one text."""
         ...
 
-    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
+    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float | None]:
         """A reward model's heads for a conversation that ends with the assistant."""
+        ...
+
+    async def compare(self, messages: Sequence[Message], a: str, b: str, *, model: str) -> float | None:
+        """By a model that reads two answers together, the log-odds that `a` is better than `b`."""
         ...
 
     def prompt(self, name: str, **values: Any) -> list[Message]:
@@ -273,5 +297,10 @@ class RequestAsk:
         request = Request(messages=({"role": "user", "content": text},), kind="embed")
         return (await self._send(model, request))[0].vector or ()
 
-    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float]:
+    async def reward(self, messages: Sequence[Message], *, model: str) -> Mapping[str, float | None]:
         return (await self._send(model, Request(messages=tuple(messages), kind="reward")))[0].values or {}
+
+    async def compare(self, messages: Sequence[Message], a: str, b: str, *, model: str) -> float | None:
+        answers: list[Message] = [{"role": "assistant", "content": text} for text in (a, b)]
+        request = Request(messages=(*messages, *answers), kind="compare")
+        return ((await self._send(model, request))[0].values or {}).get("reward")

@@ -22,6 +22,11 @@ ENDINGS = {
 """File endings and the readers they stand for; each but .parquet may be followed by .gz."""
 
 
+def is_url(path: str) -> bool:
+    """Whether it is not on this machine's disks: s3://bucket/prompts.jsonl."""
+    return "://" in path
+
+
 class _Fields(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
@@ -78,8 +83,8 @@ class Source(_Fields):
     """
 
     path: str | None = None
-    """A file, or a pattern such as `prompts/*.jsonl`, relative to the recipe: .jsonl, .json, .csv, .tsv,
-    .parquet or .txt (a prompt a line), those of text also with .gz."""
+    """A file, or a pattern such as `prompts/*.jsonl`, relative to the recipe or a URL (s3://, hf://, https:// and all
+    that fsspec knows): .jsonl, .json, .csv, .tsv, .parquet or .txt (a prompt a line), those of text also with .gz."""
     hf: str | None = None
     """A dataset on the Hugging Face Hub, as `org/name`."""
     rows: tuple[str | Mapping[str, Any], ...] | None = None

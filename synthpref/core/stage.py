@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -83,6 +83,9 @@ class Stage(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
     )
+
+    renames: ClassVar[bool] = False
+    """Whether the rows that come out have other ids than the row that went in, so that they are no longer that one."""
 
     def needs(self) -> set[str]:
         """Facts that must be on a row that comes in."""

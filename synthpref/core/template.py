@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from jinja2 import FunctionLoader, StrictUndefined, meta
@@ -25,6 +25,7 @@ _BLOCK = re.compile(r"{%-?\s*block\s+((?:system|user|assistant)(?:_\w+)?)\b")
 _FENCE = re.compile(
     r"<<(?P<label>[^<>\n]+) (?P<tag>[0-9a-f]{16})>>\n(?P<text>.*?)\n<</(?P=label) (?P=tag)>>", re.S
 )
+_PARSER = ImmutableSandboxedEnvironment()
 
 
 def fence(text: str, label: str) -> str:
@@ -43,6 +44,12 @@ def fenced(prompt: str) -> list[tuple[str, str]]:
     return [
         (label, text) for label, text, tag in found if fence(text, label).startswith(f"<<{label} {tag}>>")
     ]
+
+
+@lru_cache(maxsize=256)
+def _included(text: str) -> list[str]:
+    """The templates that a template names."""
+    return [name for name in meta.find_referenced_templates(_PARSER.parse(text)) if name]
 
 
 class Prompts:
@@ -92,6 +99,5 @@ class Prompts:
             current = todo.pop()
             if current not in seen:
                 seen[current] = self.text(current)
-                referenced = meta.find_referenced_templates(self._env.parse(seen[current]))
-                todo += [other for other in referenced if other]
+                todo += _included(seen[current])
         return hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()[:16]

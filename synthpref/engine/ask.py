@@ -12,8 +12,10 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -52,14 +54,20 @@ class Models:
     """The open roles of a run, opened at first use, and what they all share."""
 
     def __init__(
-        self, specs: Mapping[str, ModelSpec], journal: Journal, prompts: Prompts, seed: int, stop: Stop
+        self,
+        specs: Mapping[str, ModelSpec],
+        journal: Journal,
+        prompts: Prompts,
+        seed: int,
+        stop: Stop,
+        folder: Path | None = None,
     ) -> None:
         self.specs, self.journal, self.prompts, self.seed, self.stop = specs, journal, prompts, seed, stop
         self.roles: dict[str, Role] = {}
         self.on_answer: Callable[[], None] | None = None
         self._shared: dict[str, Any] = {
             "stop": stop.event,
-            "folder": journal.path.parent,
+            "folder": folder or journal.path.parent,
             "asking": lambda: sum(role.asking for role in self.roles.values()),
         }
         self._answered: dict[str, float] = {}
@@ -67,6 +75,17 @@ class Models:
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def over(self, journal: Journal) -> Models:
+        """The same open roles, for rows whose answers go into another journal."""
+        other = copy(self)
+        other.journal, other._busy, other._idle = journal, 0, asyncio.Event()
+        other._idle.set()
+        return other
+
+    def share(self, name: str, value: Any) -> None:
+        """Give to all roles what they find under `name`; see ModelSpec.open."""
+        self._shared[name] = value
 
     def role(self, name: str) -> Role:
         if name not in self.roles:

@@ -3,6 +3,7 @@
 recipe.yaml       the recipe as it was run, without secrets
 journal.sqlite    every answer, and how far each row has come
 batches.sqlite    batches at a provider, and what they answered, where a role has `mode: batch`
+shards/           what workers have written that is not yet in the journal, while a run is on a cluster
 run.log           what happened
 rows.parquet      the rows that were exported, with every candidate, score and vote
 left.jsonl        the rows that were dropped or rejected, and why
@@ -28,11 +29,12 @@ from filelock import FileLock, Timeout
 from synthpref.core.errors import JournalError, Problem, RecipeError, RunStopped
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Asked, Outcome, Records
-from synthpref.engine.rounds import homes
+from synthpref.engine.rounds import homes, single
 
 log = logging.getLogger("synthpref")
 
 JOURNAL = "journal.sqlite"
+SHARDS = "shards"
 
 
 @contextmanager
@@ -147,6 +149,9 @@ def status(folder: Path) -> list[str]:
             )
         for role, (answers, prompt, completion) in records.spent().items():
             lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
+        word = folder / SHARDS / "progress"
+        if word.exists():
+            lines.append(f"on a cluster, not counted above: {word.read_text(encoding='utf-8')}")
         return lines
     finally:
         records.close()
@@ -175,7 +180,7 @@ def _is_held(folder: Path) -> bool:
 
 def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
     """(ids that begin with `row_id`, the last of the row if it is just one, all that was asked for it)."""
-    records = Records(folder / JOURNAL)
+    records = Records(single(folder) / JOURNAL)
     try:
         found = records.find(row_id)
         chosen = row_id if row_id in found else found[0] if len(found) == 1 else None
@@ -193,7 +198,7 @@ def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
 def finished(folder: Path) -> dict[str, Any]:
     """The summary of a finished run. Raises RunStopped when it is not: what lies there may be of an earlier
     start, with another recipe."""
-    path = folder / "summary.json"
+    path = single(folder) / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if summary.get("state") != "finished":
         raise RunStopped(f"{folder}: not a finished run; run its recipe to the end first")

@@ -15,13 +15,25 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
-from synthpref.engine.records import INDEXES, Key, Outcome, Records, damaged, digest, is_damage, pack, seal
+from synthpref.engine.records import (
+    ADD_SPENT,
+    INDEXES,
+    Key,
+    Outcome,
+    Records,
+    damaged,
+    digest,
+    is_damage,
+    pack,
+    seal,
+)
 
 COMMIT_WINDOW_S = 0.05
 """How long an answer may wait for its commit to begin. It begins earlier, so that it has ended by then."""
@@ -29,10 +41,8 @@ GATHER_S = COMMIT_WINDOW_S / 2
 BACKLOG = 2_000
 
 _PUT = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)"
-_SPEND = """INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT (role) DO UPDATE SET answers = answers + excluded.answers,
-  prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"""
+_SPEND = f"INSERT INTO spent VALUES (?,?,?,?) {ADD_SPENT}"
 _WALKED = "INSERT INTO walked VALUES (?,?,?,?,?,?,?,?)"
-_SEEN = "UPDATE walked SET epoch = ? WHERE step = ? AND id = ?"
 _ROW = "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)"
 FORGET = (
     "DELETE FROM rows WHERE step = ?1 AND id = ?2 AND parent = ?2",
@@ -47,6 +57,8 @@ class Journal(Records):
 
     A refused write is raised as JournalError by the next call; `on_error` is called at once.
     """
+
+    SEEN = "UPDATE walked SET epoch = ? WHERE step = ? AND id = ?"
 
     def __init__(self, path: Path, on_error: Callable[[], None] = lambda: None) -> None:
         with contextlib.suppress(OSError):
@@ -63,8 +75,9 @@ class Journal(Records):
         """Held by who writes, until it is committed."""
         # Nothing to look up in a journal that is new, and nothing to look it up by: see records.INDEXES.
         anything = "SELECT 1 FROM calls UNION ALL SELECT 1 FROM walked UNION ALL SELECT 1 FROM rows LIMIT 1"
-        self._blank = self._one(anything, ()) is None
-        if not self._blank:
+        self.blank = self._one(anything, ()) is None
+        """Whether nothing can be looked up yet."""
+        if not self.blank:
             self._index()
             self._check()
         self._commits: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -79,15 +92,15 @@ class Journal(Records):
     # ---- what there is to look up
 
     def answers(self, row: str) -> dict[Key, Completion]:
-        return {} if self._blank else super().answers(row)
+        return {} if self.blank else super().answers(row)
 
     def done(self, step: int, row: str, digest: bytes, input: bytes) -> bool:
-        return not self._blank and super().done(step, row, digest, input)
+        return not self.blank and super().done(step, row, digest, input)
 
     async def indexed(self) -> None:
         """Wait until all that was written so far is on disk and can be looked up."""
         await self.settle()
-        if self._blank:
+        if self.blank:
             await asyncio.get_running_loop().run_in_executor(None, self._index)
             self._check()
 
@@ -95,7 +108,7 @@ class Journal(Records):
         with self._turn:
             try:
                 self._db.executescript(f"BEGIN;{INDEXES}COMMIT;")
-                self._blank = False
+                self.blank = False
             except sqlite3.Error as error:
                 self._fail(error)
 
@@ -190,7 +203,7 @@ class Journal(Records):
                 else:
                     write(*args)
             if not self._error:
-                self._db.executemany(_SEEN, came_by)
+                self._db.executemany(self.SEEN, came_by)
         except Exception as error:  # noqa: BLE001  whatever it is, who waits has to be told
             self._fail(error)
 
@@ -223,6 +236,28 @@ class Journal(Records):
         """Wait until all that was written so far is on disk."""
         await asyncio.get_running_loop().run_in_executor(None, self._flush)
         self._check()
+
+    @contextmanager
+    def alone(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, with all on disk that was noted; until the block ends nothing else is written."""
+        with self._turn:
+            self._write()
+            self._commit()
+            self._check()
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                self._fail(error)
+        self._check()
+
+    def fold(self) -> None:
+        """Put all that is in the write-ahead log into the file. Raises JournalError where a reader is in the way."""
+        with self.alone() as db:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise JournalError(
+                f"{self.path}: somebody reads it for long; end that, then run the same command again"
+            )
 
     def close(self) -> None:
         """Write and commit what is left. Raises JournalError when that, or a commit before it, was refused."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from statistics import fmean
 
 from synthpref.core.stage import PROMPT, Calls
 from synthpref.core.types import Row, Usage
 from synthpref.engine.recipe import Recipe, Use
+from synthpref.engine.steps import steps_of
 
 CHARS_PER_TOKEN = 4
 ANSWER_TOKENS, VERDICT_TOKENS = 400, 150
@@ -45,6 +46,10 @@ class Plan:
     """Samples that a row of the source has."""
     writers: Mapping[str, int] = field(default_factory=dict)
     """The models that wrote those, as the source names them, with the tokens of the longest text of each."""
+    in_turn: tuple[str, ...] = ()
+    """Roles whose models are awake in turn."""
+    changes: int = 0
+    """How often one of those models gives way to another."""
 
     @property
     def requests(self) -> float:
@@ -73,7 +78,24 @@ def plan(recipe: Recipe, rows: Iterable[Row]) -> Plan:
         load = use.stage.load(samples)
         lines += [_line(recipe, use, calls, going, prompt) for calls in load.calls]
         samples, going = load.samples, going * load.rows
-    return Plan(count, tuple(lines), prompt, brought, _writers(head))
+    in_turn = tuple(role for role, spec in recipe.models.items() if spec.turn())
+    changes = _changes(recipe, lines, count)
+    return Plan(count, tuple(lines), prompt, brought, _writers(head), in_turn, changes)
+
+
+def _changes(recipe: Recipe, lines: Sequence[Line], rows: int) -> int:
+    """Each block of rows walks a segment by itself, and finds awake what the block before it asked last."""
+    block = max((spec.gathers() for spec in recipe.models.values() if spec.turn()), default=1)
+    blocks, total, awake = -(-rows // block), 0, ""
+    for step in steps_of(recipe):
+        labels = dict.fromkeys(part.use.label for part in step.parts)
+        asked = [recipe.models[line.role].turn() for label in labels for line in lines if line.stage == label]
+        order = [turn for turn, _ in groupby(filter(None, asked))]
+        if order and blocks:
+            total += blocks * (len(order) - 1) + (blocks - 1) * (order[0] != order[-1])
+            total += awake not in ("", order[0])
+            awake = order[-1]
+    return total
 
 
 def _writers(rows: Sequence[Row]) -> dict[str, int]:

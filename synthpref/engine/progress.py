@@ -30,6 +30,8 @@ class Progress:
     rejected: Counter[str] = field(default_factory=Counter)
     roles: Mapping[str, Role] = field(default_factory=dict)
     spent_before_usd: float = 0.0
+    note: str = ""
+    """What else is to be said."""
     started: float = field(default_factory=time.monotonic)
 
     def begin(self, step: str) -> None:
@@ -79,4 +81,4 @@ class Progress:
             if counts:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common(3))
                 parts.append(f"{counts.total()} {what} ({reasons})")
-        return " · ".join(parts)
+        return " · ".join([*parts, self.note] if self.note else parts)

@@ -212,6 +212,8 @@ class _Draft:
         uses = self.stages(registry)
         export = self.section("export") if "export" in self.tree else {"format": "trl-preference"}
         exporter = self.named(registry, "exporters", export, "format", "export")
+        for beside in dict.fromkeys(type(spec).beside for spec in models.values()):
+            self.problems += beside(models)
         if not self.problems or (source and uses):
             self.check(uses, models, source, exporter, prompts)
         if head:

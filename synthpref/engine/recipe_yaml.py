@@ -24,7 +24,7 @@ LONG_ENOUGH = 8
 """Shorter secrets ("EMPTY", "test") are hidden where they stand, but not looked for in other texts."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Refuses a key that comes twice, where PyYAML would keep the last one."""
 
 
@@ -37,7 +37,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             message = f"the key {key!r} comes twice, in line {seen[key]} and in line {line}"
             raise RecipeError([Problem("", message, "remove one")])
         seen[key] = line
-    return loader.construct_mapping(node, deep=True)
+    mapping: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return mapping
 
 
 # Truth values as in YAML 1.2: a field called `on` is a text, not true.
@@ -72,6 +73,11 @@ def leaves(tree: Any, change: Callable[[str, str], Any], path: str = "") -> Any:
     if isinstance(tree, list):
         return [leaves(v, change, f"{path}[{i}]") for i, v in enumerate(tree)]
     return change(path, tree) if isinstance(tree, str) else tree
+
+
+def names(text: str) -> list[str]:
+    """The variables of the environment that a recipe's text names."""
+    return sorted({match["name"] for match in _VAR.finditer(text)})
 
 
 def expand(tree: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem], set[str]]:

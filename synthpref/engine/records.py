@@ -54,6 +54,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS rows_by_id ON rows (step, id);
 """
 """Made when something is first looked up, which in a run from nothing is after its first segment. Ids are hashes, so
 each entry that is added by itself changes a page of its own; all at once they are sorted first."""
+ADD_SPENT = """ON CONFLICT (role) DO UPDATE SET answers = answers + excluded.answers,
+  prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"""
 _HOW = "r.kind, r.stage, r.reason, r.detail"
 _NOW = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE w.epoch = ?"
 _LIVE = "FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent WHERE r.step = ? AND w.epoch = ?"

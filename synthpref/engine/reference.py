@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -12,10 +13,6 @@ from pydantic_core import PydanticUndefined
 
 from synthpref.core.errors import Problem, RecipeError
 from synthpref.engine.registry import Registry, did_you_mean
-
-_NOISE = re.compile(
-    r"typing\.|synthpref\.[\w.]+\.|NoneType|Annotated\[([^,\[\]]+)(?:, [^\]]*)\]|<class '([\w.]+)'>"
-)
 
 
 def about(thing: type) -> str:
@@ -51,17 +48,24 @@ def stage_fields(registry: Registry, word: str) -> str:
 def rows(thing: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     """(name, type, " = default" or " (required)", text) of each field."""
     return [
-        (name, _kind(field), _default(field), " ".join((field.description or "").split()))
+        (name, _kind(field.annotation), _default(field), " ".join((field.description or "").split()))
         for name, field in thing.model_fields.items()
     ]
 
 
-def _kind(field: FieldInfo) -> str:
-    kind = field.annotation
-    text = kind.__name__ if isinstance(kind, type) and not getattr(kind, "__args__", None) else str(kind)
-    while (shorter := _NOISE.sub(lambda m: m[1] or m[2] or ("None" if "None" in m[0] else ""), text)) != text:
-        text = shorter
-    return text.replace("Literal[", "one of [")
+def _kind(kind: Any) -> str:
+    """A type as one reads it: without modules, and without what checks its values."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _kind(args[0])
+    if origin is Literal:
+        return f"one of {list(args)}"
+    if origin in (Union, UnionType):
+        return " | ".join(map(_kind, args))
+    if args:
+        return f"{_kind(origin)}[{', '.join(map(_kind, args))}]"
+    named = {NoneType: "None", ...: "..."}.get(kind) or getattr(kind, "__name__", kind)
+    return str(named)
 
 
 def _default(field: FieldInfo) -> str:

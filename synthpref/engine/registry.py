@@ -14,7 +14,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "jury.pair": "synthpref.stages.jury_pair:JuryPair",
         "debate": "synthpref.stages.debate:Debate",
         "score.combine": "synthpref.stages.score:Combine",
+        "score.users": "synthpref.stages.users:Users",
         "score.yesno": "synthpref.stages.followup:YesNo",
         "score.followup": "synthpref.stages.followup:Followup",
         "score.density_ratio": "synthpref.stages.logprob:DensityRatio",
@@ -45,6 +47,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "score.reference": "synthpref.stages.logprob:Reference",
         "score.perplexity": "synthpref.stages.logprob:Perplexity",
         "reward": "synthpref.stages.reward:Reward",
+        "reward.pair": "synthpref.stages.reward:RewardPair",
         "verify": "synthpref.stages.verify:Verify",
         "pair.extremes": "synthpref.stages.pair:Extremes",
         "pair.mu_sigma": "synthpref.stages.pair:MuSigma",
@@ -83,6 +86,12 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
 }
 
 
+@cache
+def _installed(group: str) -> EntryPoints:
+    """The entry points of a group; what is installed is looked through once."""
+    return entry_points(group=group)
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A fix for a name that is not among the known ones."""
     close = get_close_matches(name, known, n=1, cutoff=0.5)
@@ -100,7 +109,7 @@ class Registry:
         self._from: dict[tuple[Kind, str], str] = {}
         self._digests: dict[str, str] = {}
         for kind in BUILT_IN:
-            for point in entry_points(group=f"synthpref.{kind}"):
+            for point in _installed(f"synthpref.{kind}"):
                 origin = point.dist.name if point.dist else point.value
                 self._digests[origin] = point.dist.version if point.dist else ""
                 self._add(kind, point.name, point, origin)

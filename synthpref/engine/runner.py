@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -36,6 +36,8 @@ AHEAD = 1.25
 REJECTS_FROM = 20
 """Rows that a share of rejects is counted of, at the least, before the end."""
 
+Elsewhere = Callable[[Step], Awaitable[None]]
+
 log = logging.getLogger("synthpref")
 
 
@@ -55,7 +57,11 @@ class Books:
 
 
 class Runner:
-    """Runs a recipe's steps over its rows. Each call of `source` starts from the first row."""
+    """Runs a recipe's steps over its rows. Each call of `source` starts from the first row.
+
+    Where `elsewhere` is given, it has segments walked by other processes, each with a Runner of its own; barriers and
+    books stay here.
+    """
 
     def __init__(
         self,
@@ -64,6 +70,8 @@ class Runner:
         journal: Journal,
         stop: Stop,
         progress: Progress,
+        models: Models | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.recipe, self.source, self.journal, self.stop, self.progress = (
             recipe,
@@ -73,10 +81,11 @@ class Runner:
             progress,
         )
         self.steps = steps_of(recipe)
-        self.models = Models(recipe.models, journal, recipe.prompts, recipe.seed, stop)
+        self.models = models or Models(recipe.models, journal, recipe.prompts, recipe.seed, stop)
+        self.elsewhere = elsewhere
         limits = recipe.head.limits
         if limits.max_cost_usd is not None or limits.max_tokens is not None:
-            self.models.on_answer = self._check_budget
+            self.models.on_answer = self.check_budget
         self._spent = journal.spent()
         self._tokens_before = recipe.spent.tokens + sum(p + c for _, p, c in self._spent.values())
         progress.roles = self.models.roles
@@ -93,7 +102,7 @@ class Runner:
         """
         self.journal.begin()
         try:
-            self._check_budget()
+            self.check_budget()
             for step in self.steps:
                 if self.stop.event.is_set():
                     return False
@@ -101,12 +110,14 @@ class Runner:
                 if step.is_barrier:
                     await self._barrier(step)
                 else:
-                    await self._segment(step)
+                    # A barrier that stood here in an earlier recipe has to run again if it comes back.
+                    self.journal.set_fact(f"barrier {step.number}", "")
+                    await (self.elsewhere or self.walk)(step)
                 await self.journal.indexed()
                 if step.number == 0:
                     self.progress.expected = None
             if not self.stop.event.is_set():
-                self._check_rejects(at_end=True)
+                self.check_rejects(at_end=True)
             return not self.stop.event.is_set()
         finally:
             task = asyncio.current_task()
@@ -120,9 +131,8 @@ class Runner:
 
     # ---- segments
 
-    async def _segment(self, step: Step) -> None:
-        # A barrier that stood here in an earlier recipe has to run again if it comes back.
-        self.journal.set_fact(f"barrier {step.number}", "")
+    async def walk(self, step: Step) -> None:
+        """Walk all rows that there are here through a segment."""
         rows = enumerate(self.entries(step))
         workers = [asyncio.create_task(self._work(step, rows)) for _ in range(self._workers())]
         try:
@@ -168,7 +178,7 @@ class Runner:
                 counter = {"drop": self.progress.dropped, "reject": self.progress.rejected}.get(outcome.kind)
                 if counter is not None:
                     counter[outcome.reason] += 1
-            self._check_rejects()
+            self.check_rejects()
             await self.journal.ready()
             # A stage that never waits must not keep the others, or Ctrl-C, waiting.
             await asyncio.sleep(0)
@@ -286,7 +296,7 @@ class Runner:
 
     # ---- the end
 
-    def _check_budget(self) -> None:
+    def check_budget(self) -> None:
         limits, progress = self.recipe.head.limits, self.progress
         if (
             limits.max_cost_usd is not None
@@ -296,7 +306,7 @@ class Runner:
         if limits.max_tokens is not None and self._tokens_before + progress.tokens >= limits.max_tokens:
             self.stop.now(f"the budget of {limits.max_tokens:,} tokens (limits.max_tokens) is spent")
 
-    def _check_rejects(self, *, at_end: bool = False) -> None:
+    def check_rejects(self, *, at_end: bool = False) -> None:
         """Stop past max_reject_rate. Half-way the share is of the rows that have started, because failing is
         often quicker than going through."""
         limit = self.recipe.head.limits.max_reject_rate

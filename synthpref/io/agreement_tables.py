@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from synthpref.io.agreement_format import (
     Block,
@@ -16,6 +15,20 @@ from synthpref.io.agreement_format import (
     signed,
     small_share,
 )
+
+Cell = Callable[[Figures], str]
+
+
+def _share(*way: str) -> Cell:
+    return lambda figures: percent(get(figures, *way))
+
+
+def _figure(*way: str, digits: int = 2) -> Cell:
+    return lambda figures: number(get(figures, *way), digits)
+
+
+def _count(*way: str) -> Cell:
+    return lambda figures: f"{get(figures, *way):,}"
 
 
 def by_kappa(found: Figures) -> list[tuple[str, Figures]]:
@@ -30,44 +43,52 @@ def by_kappa(found: Figures) -> list[tuple[str, Figures]]:
 
 def judges(found: Figures) -> Block:
     """The table that is shown first: a line a judge."""
-    pairs = found["kind"] == "pairs"
-    labelled = bool(found.get("people"))
-    columns: list[tuple[str, Any]] = [
-        ("judge", lambda name, j: name),
-        ("judged", lambda name, j: f"{j['judged']:,}"),
-    ]
+    pairs, labelled = found["kind"] == "pairs", bool(found.get("people"))
+    columns: dict[str, Cell] = {"judged": _count("judged")}
     if labelled:
-        columns += [
-            ("accuracy", lambda name, j: percent(j["accuracy"])),
-            ("kappa", lambda name, j: number(j["kappa"])),
-        ]
+        columns |= {"accuracy": _share("accuracy"), "kappa": _figure("kappa")}
     if labelled and pairs:
-        columns.append(("without ties", lambda name, j: percent(j["accuracy_two_way"]["value"])))
+        columns["without ties"] = _share("accuracy_two_way", "value")
     if labelled and not pairs:
-        columns += [
-            ("within 1", lambda name, j: percent(j["within_one"]["value"])),
-            ("Kendall", lambda name, j: number(j["kendall"])),
-            ("Spearman", lambda name, j: number(j["spearman"])),
-        ]
-    optional: list[tuple[str, Any]] = [
-        ("flips", lambda name, j: percent(get(j, "order", "flip_rate", "value"))),
-        ("first wins", lambda name, j: percent(get(j, "order", "first_rate", "value"))),
-        ("first is worth", lambda name, j: number(get(j, "order", "points_for_being_first", "value"))),
-        ("longer wins", lambda name, j: percent(get(j, "length", "longer_rate", "value"))),
-        ("own family", lambda name, j: signed(get(j, "self_preference", "self_preference", "value"))),
-        ("spread", lambda name, j: number(get(j, "repeats", "standard_deviation"))),
-        ("unparsed", lambda name, j: small_share(j["unparsed"]["share"])),
-        ("a judgment", lambda name, j: money(j["cost"])),
-    ]
+        columns |= {
+            "within 1": _share("within_one", "value"),
+            "Kendall": _figure("kendall"),
+            "Spearman": _figure("spearman"),
+        }
     items = by_kappa(found)
-    for title, cell in optional:
-        if any(cell(name, judge) not in ("–", "0 %") for name, judge in items):
-            columns.append((title, cell))
-    lines = [tuple(str(cell(name, judge)) for _, cell in columns) for name, judge in items]
+    optional: dict[str, Cell] = {
+        "flips": _share("order", "flip_rate", "value"),
+        "first wins": _share("order", "first_rate", "value"),
+        "first is worth": _figure("order", "points_for_being_first", "value"),
+        "longer wins": _share("length", "longer_rate", "value"),
+        "own family": lambda judge: signed(get(judge, "self_preference", "self_preference", "value")),
+        "spread": _figure("repeats", "standard_deviation"),
+        "unparsed": lambda judge: small_share(judge["unparsed"]["share"]),
+        "a judgment": lambda judge: money(judge["cost"]),
+    }
+    columns |= {
+        title: cell
+        for title, cell in optional.items()
+        if any(cell(judge) not in ("–", "0 %") for _, judge in items)
+    }
+    lines = [(name, *(cell(judge) for cell in columns.values())) for name, judge in items]
     note = "Accuracy: the verdict is the label, a tie being a label of its own."
     if labelled and pairs:
         note += " Without ties: of the items where label and verdict both name a winner."
-    return Block("Judges", tuple(title for title, _ in columns), lines, note if labelled else "")
+    return Block("Judges", ("judge", *columns), lines, note if labelled else "")
+
+
+def _by_judge(
+    found: Figures, title: str, columns: Mapping[str, Cell], *part: str, note: str = "", having: str = ""
+) -> Block:
+    """A line for each judge that has the part of the figures (and in it `having`), a column for each cell of it."""
+    parts = [(name, get(judge, *part)) for name, judge in by_kappa(found)]
+    lines = [
+        (name, *(cell(of) for cell in columns.values()))
+        for name, of in parts
+        if of and (not having or having in of)
+    ]
+    return Block(title, ("judge", *columns), lines, note)
 
 
 def blocks(found: Figures) -> Iterator[Block]:
@@ -106,27 +127,17 @@ def _juries(found: Figures) -> Iterator[Block]:
 
 
 def _detail(found: Figures) -> Iterator[Block]:
-    lines = []
-    for name, judge in by_kappa(found):
-        if "credit" in judge:
-            orders = [percent(get(judge, "by_order", order, "accuracy", "value")) for order in ("ab", "ba")]
-            lines.append(
-                (
-                    name,
-                    f"{judge['labelled_and_judged']:,}",
-                    f"{judge['accuracy_two_way']['n']:,}",
-                    percent(judge["accuracy_two_way"]),
-                    number(judge["kappa_two_way"]),
-                    percent(judge["credit"]),
-                    *orders,
-                )
-            )
-    header = (
-        "judge", "labelled and judged", "neither a tie", "accuracy of these", "kappa of these", "a tie as half",
-        "a first", "b first",
-    )  # fmt: skip
+    columns: dict[str, Cell] = {
+        "labelled and judged": _count("labelled_and_judged"),
+        "neither a tie": _count("accuracy_two_way", "n"),
+        "accuracy of these": _share("accuracy_two_way"),
+        "kappa of these": _figure("kappa_two_way"),
+        "a tie as half": _share("credit"),
+        "a first": _share("by_order", "ab", "accuracy", "value"),
+        "b first": _share("by_order", "ba", "accuracy", "value"),
+    }
     note = "A tie as half: of the items whose label is no tie. The last two: accuracy in either order."
-    yield Block("Agreement in detail", header, lines, note)
+    yield _by_judge(found, "Agreement in detail", columns, note=note, having="credit")
 
 
 def _rules(found: Figures) -> Iterator[Block]:
@@ -230,82 +241,61 @@ def _gaps(found: Figures) -> Iterator[Block]:
         for gap in judge.get("by_gap", ())
     ]
     yield Block("Agreement by score gap", ("judge", "gap", "items", "share", "accuracy"), lines)
-    ranks = [
-        (
-            name,
-            number(judge["kendall"]),
-            number(judge["spearman"]),
-            number(judge.get("score_kendall")),
-            number(judge.get("score_spearman")),
-        )
-        for name, judge in by_kappa(found)
-        if "by_gap" in judge
-    ]
     note = "The gap of the two scores against the share of people for a; each score against people's, where they gave scores."
-    header = ("judge", "Kendall, gap", "Spearman, gap", "Kendall, scores", "Spearman, scores")
-    yield Block("Order of scores", header, ranks, note)
+    columns: dict[str, Cell] = {
+        "Kendall, gap": _figure("kendall"),
+        "Spearman, gap": _figure("spearman"),
+        "Kendall, scores": _figure("score_kendall"),
+        "Spearman, scores": _figure("score_spearman"),
+    }
+    yield _by_judge(found, "Order of scores", columns, note=note, having="by_gap")
 
 
 def _orders(found: Figures) -> Iterator[Block]:
-    lines = []
-    for name, judge in by_kappa(found):
-        if order := judge.get("order"):
-            lines.append(
-                (
-                    name,
-                    f"{order['both_orders']:,}",
-                    percent(order.get("flip_rate")),
-                    percent(order.get("soft_rate")),
-                    number(order["kappa_between_orders"]),
-                    percent(order.get("first_rate")),
-                    f"{order['hard_flips_to_the_first']:,} of {order['hard_flips']:,}"
-                    if "hard_flips" in order
-                    else "–",
-                    number(order.get("points_for_being_first")),
-                )
-            )
-    header = (
-        "judge", "in both orders", "another winner", "to or from a tie", "kappa of the orders", "first wins",
-        "flips to the first", "points for being first",
-    )  # fmt: skip
-    yield Block("Order", header, lines)
+    def flips(order: Figures) -> str:
+        if "hard_flips" not in order:
+            return "–"
+        return f"{order['hard_flips_to_the_first']:,} of {order['hard_flips']:,}"
+
+    columns: dict[str, Cell] = {
+        "in both orders": _count("both_orders"),
+        "another winner": _share("flip_rate"),
+        "to or from a tie": _share("soft_rate"),
+        "kappa of the orders": _figure("kappa_between_orders"),
+        "first wins": _share("first_rate"),
+        "flips to the first": flips,
+        "points for being first": _figure("points_for_being_first"),
+    }
+    yield _by_judge(found, "Order", columns, "order")
 
 
 def _sides(found: Figures) -> Iterator[Block]:
-    lines = [
-        (
-            name,
-            percent(sides["a_rate"]),
-            percent(sides.get("people_a_rate")),
-            percent(sides["tie_rate"]),
-            percent(sides.get("people_tie_rate")),
-        )
-        for name, judge in by_kappa(found)
-        if (sides := judge.get("sides"))
-    ]
-    header = ("judge", "a wins", "a wins by people", "ties", "ties by people")
+    columns: dict[str, Cell] = {
+        "a wins": _share("a_rate"),
+        "a wins by people": _share("people_a_rate"),
+        "ties": _share("tie_rate"),
+        "ties by people": _share("people_tie_rate"),
+    }
     note = "On the same items. Where a was always shown first, this is the liking for the first place."
-    yield Block("Sides", header, lines, note)
+    yield _by_judge(found, "Sides", columns, "sides", note=note)
 
 
 def _length(found: Figures) -> Iterator[Block]:
-    people = (found.get("people") or {}).get("length") or {}
+    columns: dict[str, Cell] = {
+        "longer wins": _share("length", "longer_rate"),
+        "more than with people": _figure("length", "longer_than_people"),
+        "a wins": _share("sides", "a_rate", "value"),
+        "a wins at equal length": _share("length", "a_at_equal_length"),
+    }
     lines = [
-        (
-            name,
-            percent(length.get("longer_rate")),
-            number(length.get("longer_than_people")),
-            percent(get(judge, "sides", "a_rate", "value")),
-            percent(length.get("a_at_equal_length")),
-        )
+        (name, *(cell(judge) for cell in columns.values()))
         for name, judge in by_kappa(found)
-        if "longer_rate" in (length := judge.get("length", {}))
+        if get(judge, "length", "longer_rate")
     ]
+    people = get(found, "people", "length")
     if people and lines:
-        own = (percent(people["longer_rate"]), "", "", percent(people["a_at_equal_length"]))
-        lines.append(("people", *own))
-    header = ("judge", "longer wins", "more than with people", "a wins", "a wins at equal length")
-    yield Block("Length", header, lines)
+        lines.append(("people", percent(people["longer_rate"]), "", "", percent(people["a_at_equal_length"])))
+    yield Block("Length", ("judge", *columns), lines)
     models = [
         (name, model, f"{of['n']:,}", percent(of["wins"]), percent(of["at_equal_length"]))
         for name, judge in by_kappa(found)
@@ -316,20 +306,16 @@ def _length(found: Figures) -> Iterator[Block]:
 
 
 def _own(found: Figures) -> Iterator[Block]:
-    lines = [
-        (
-            name,
-            own["family"],
-            f"{own['n']:,}",
-            percent(own["own_wins"]),
-            f"{percent(own.get('own_wins_by_them'))} ({own.get('against', 'nobody')})",
-            number(own.get("self_preference")),
-        )
-        for name, judge in by_kappa(found)
-        if (own := judge.get("self_preference"))
-    ]
-    header = ("judge", "family", "pairs", "its own win", "they win by others", "difference")
-    yield Block("Own family", header, lines)
+    columns: dict[str, Cell] = {
+        "family": lambda own: own["family"],
+        "pairs": _count("n"),
+        "its own win": _share("own_wins"),
+        "they win by others": lambda own: (
+            f"{percent(own.get('own_wins_by_them'))} ({own.get('against', 'nobody')})"
+        ),
+        "difference": _figure("self_preference"),
+    }
+    yield _by_judge(found, "Own family", columns, "self_preference")
 
 
 def _leakage(found: Figures) -> Iterator[Block]:
@@ -342,20 +328,14 @@ def _leakage(found: Figures) -> Iterator[Block]:
 
 
 def _repeats(found: Figures) -> Iterator[Block]:
-    lines = [
-        (
-            name,
-            f"{of['items']:,}",
-            percent(of["all_the_same"]),
-            number(of["alpha"]),
-            number(of.get("variance"), 3),
-            number(of.get("largest_range"), 1),
-        )
-        for name, judge in by_kappa(found)
-        if (of := judge.get("repeats"))
-    ]
-    header = ("judge", "items", "all replies the same", "alpha of replies", "variance", "largest range")
-    yield Block("Repeats", header, lines)
+    columns: dict[str, Cell] = {
+        "items": _count("items"),
+        "all replies the same": _share("all_the_same"),
+        "alpha of replies": _figure("alpha"),
+        "variance": _figure("variance", digits=3),
+        "largest range": _figure("largest_range", digits=1),
+    }
+    yield _by_judge(found, "Repeats", columns, "repeats")
 
 
 def _unparsed(found: Figures) -> Iterator[Block]:

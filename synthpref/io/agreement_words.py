@@ -3,10 +3,10 @@ said only where a test says it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-Figures = Mapping[str, Any]
+from synthpref.io.agreement_format import Figures, number, percent
+
 _FEW = 100
 _LEANS = 0.05
 
@@ -15,19 +15,6 @@ def statements(found: Figures) -> list[str]:
     """What the figures say."""
     makers = (_labels, _best, _chance, _juries, _filter, _order, _length, _own, _unparsed, _repeats)
     return [line for maker in makers for line in maker(found)] + list(found.get("notes", ()))
-
-
-def _share(figure: Figures) -> str:
-    """78 % (74 to 82)."""
-    value = f"{100 * figure['value']:.0f} %"
-    if figure["low"] is None:
-        return value
-    return f"{value} ({100 * figure['low']:.0f} to {100 * figure['high']:.0f})"
-
-
-def _kappa(figure: Figures) -> str:
-    value = f"{figure['value']:.2f}"
-    return value if figure["low"] is None else f"{value} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
 def _labels(found: Figures) -> Iterator[str]:
@@ -51,7 +38,7 @@ def _labels(found: Figures) -> Iterator[str]:
     if alpha and alpha["value"] is not None:
         pooled = people["kappa_pooled"]
         told = "" if pooled is None else f" Two of them agree with kappa {pooled:.2f} on average."
-        yield f"People agree among themselves with Krippendorff's alpha {_kappa(alpha)}.{told}"
+        yield f"People agree among themselves with Krippendorff's alpha {number(alpha)}.{told}"
 
 
 def _ranked(found: Figures) -> list[tuple[str, Figures]]:
@@ -67,8 +54,8 @@ def _best(found: Figures) -> Iterator[str]:
     name, judge = ranked[0]
     best = "" if len(ranked) == 1 else " best of the judges"
     yield (
-        f"{name} agrees with people{best}: it gives the label of {_share(judge['accuracy'])} of "
-        f"{judge['labelled_and_judged']:,} items; kappa {_kappa(judge['kappa'])}."
+        f"{name} agrees with people{best}: it gives the label of {percent(judge['accuracy'])} of "
+        f"{judge['labelled_and_judged']:,} items; kappa {number(judge['kappa'])}."
     )
     pooled = (judge.get("with_people") or {}).get("kappa_pooled")
     people = found["people"].get("kappa_pooled")
@@ -107,7 +94,7 @@ def _juries(found: Figures) -> Iterator[str]:
                 f"measured on the other, such a choice has {expected['kappa_of_the_best_jury']:.2f} "
                 f"(the best single judge {expected['kappa_of_the_best_single']:.2f})."
             )
-        yield f"The best jury is {' + '.join(best['judges'])}, with kappa {_kappa(best['kappa'])}.{hope}"
+        yield f"The best jury is {' + '.join(best['judges'])}, with kappa {number(best['kappa'])}.{hope}"
         single = " + ".join(juries["best_single"]["judges"])
         for line in juries["best_against"]:
             if line["second"] == single:
@@ -133,7 +120,7 @@ def _juries(found: Figures) -> Iterator[str]:
             )
         yield (
             f"The cheapest that is not shown to be worse is {' + '.join(cheapest['judges'])} ({cost}), with kappa "
-            f"{_kappa(cheapest['kappa'])}."
+            f"{number(cheapest['kappa'])}."
         )
 
 
@@ -142,8 +129,8 @@ def _filter(found: Figures) -> Iterator[str]:
     if len(lines) > 1:
         all_ = lines[-1]
         yield (
-            f"Where {all_['at_least']} of {all_['of']} judges agree, which is {_share(all_['coverage'])} of the items, "
-            f"they give the label of {_share(all_['accuracy'])}."
+            f"Where {all_['at_least']} of {all_['of']} judges agree, which is {percent(all_['coverage'])} of the items, "
+            f"they give the label of {percent(all_['accuracy'])}."
         )
 
 
@@ -152,17 +139,17 @@ def _order(found: Figures) -> Iterator[str]:
         order = judge.get("order")
         points = (order or {}).get("points_for_being_first")
         if points and points["low"] is not None and (points["low"] > 0 or points["high"] < 0):
-            yield f"{name}: to be shown first is worth {_kappa(points)} points."
+            yield f"{name}: to be shown first is worth {number(points)} points."
         if not order or order.get("flip_rate", {}).get("value") is None:
             continue
         first, lean = order["first_rate"], ""
         if first["low"] is not None and (first["low"] > 0.5 or first["high"] < 0.5):
             side = "first" if first["value"] > 0.5 else "second"
             strong = "" if abs(first["value"] - 0.5) > _LEANS else " slightly"
-            lean = f" It leans{strong} to the response shown {side}, which wins {_share({**first, 'value': max(first['value'], 1 - first['value']), 'low': None})}."
+            lean = f" It leans{strong} to the response shown {side}, which wins {percent({**first, 'value': max(first['value'], 1 - first['value']), 'low': None})}."
         yield (
-            f"{name}: swapping the order names another winner for {_share(order['flip_rate'])} of the pairs, and makes "
-            f"or unmakes a tie for {_share(order['soft_rate'])}.{lean}"
+            f"{name}: swapping the order names another winner for {percent(order['flip_rate'])} of the pairs, and makes "
+            f"or unmakes a tie for {percent(order['soft_rate'])}.{lean}"
         )
 
 

@@ -148,6 +148,13 @@ def _rules(report: Mapping[str, Any]) -> Iterator[str]:
 def _learned(report: Mapping[str, Any]) -> Iterator[str]:
     for stage in report.get("stages", ()):
         notes = stage.get("notes", {})
+        if "users" in notes:
+            near = notes["too near to another"]
+            left = f", {near:,} more left out as too near to another" if near else ""
+            yield f"{notes['score']}: labels are those of {notes['users']:,} made-up users{left}."
+        if notes.get("mean") and "alone" not in notes:
+            told = (f"{name} ({mean:.6g}, {notes['sd'][name]:.6g})" for name, mean in notes["mean"].items())
+            yield f"{notes['score']}: scores were standardised by (mean, standard deviation): {', '.join(told)}."
         if "alone" in notes:
             heavy = [name for name, share in notes["share"].items() if share >= 0.1][:3]
             few = (

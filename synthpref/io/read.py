@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-from synthpref.core.errors import Problem, RecipeError, SynthprefError
-from synthpref.core.source import Source
+from synthpref.core.errors import Problem, RecipeError, RemoteError, SynthprefError
+from synthpref.core.source import Source, is_url
 from synthpref.core.types import Row
 from synthpref.io.columns import MISSING, missing_columns, pick, plain, row_of
 from synthpref.io.files import READERS, Reader, Record, broken, csv, json, jsonl, parquet, short, txt
@@ -105,8 +105,34 @@ def _records(source: Source, base: Path, readers: Readers | None) -> Iterator[tu
         yield from _hub(source)
     else:
         reader = _reader(source, readers)
+        if is_url(source.path or ""):
+            for url, path in _copies(source.path or ""):
+                yield from _called(url, path, _read(reader, path))
+            return
         for path in _paths(source, base):
             yield from _read(reader, path)
+
+
+def _copies(url: str) -> list[tuple[str, Path]]:
+    from synthpref.io.remote import copies
+
+    try:
+        found = copies(url)
+    except RemoteError as error:
+        raise broken("source.path", str(error)) from error
+    if not found:
+        raise broken("source.path", f"there is no file {url}", "mend the address, or the pattern")
+    return found
+
+
+def _called(url: str, path: Path, records: Iterator[tuple[str, Record]]) -> Iterator[tuple[str, Record]]:
+    """What was read from the copy of a file, with each place in it called by the file's own address."""
+    try:
+        for where, record in records:
+            yield where.replace(str(path), url, 1), record
+    except RecipeError as error:
+        own = [Problem(p.path.replace(str(path), url, 1), p.message, p.fix) for p in error.problems]
+        raise RecipeError(own) from error
 
 
 def _read(reader: Reader, path: Path) -> Iterator[tuple[str, Record]]:

@@ -7,11 +7,11 @@ an answer; when nothing moves any more but batches, what has gathered is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from synthpref.models.batch_ledger import Ledger
+from synthpref.models.still import Still
 
 LEDGER = "batches.sqlite"
 
@@ -45,13 +45,13 @@ class Hall:
 
     def __init__(self, shared: dict[str, Any]) -> None:
         folder = shared.get("folder")
-        self.ledger = Ledger(folder / LEDGER if isinstance(folder, Path) else None)
+        self.ledger = Ledger(folder / LEDGER if isinstance(folder, Path) else None, shared.get("noted"))
         stop = shared.get("stop")
         self.stop = stop if isinstance(stop, asyncio.Event) else asyncio.Event()
-        self._asking: Callable[[], int] | None = shared.get("asking")
         self.waiting = 0
         """Calls that wait for a batch, gathered or under way."""
-        self._arrivals = 0
+        self._still = Still.of(shared)
+        self._still.parks(lambda: self.waiting)
         self._queues: list[Queue] = []
         self._watch: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class Hall:
 
     def arrived(self) -> None:
         """A call came, or an answer went: things move."""
-        self._arrivals += 1
+        self._still.moves += 1
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._turn_away())
         if self._watch is None or self._watch.done():
@@ -85,9 +85,9 @@ class Hall:
 
     async def _look(self) -> None:
         while gathering := [queue for queue in self._queues if queue.gathered]:
-            seen = self._arrivals
+            seen = self._still.moves
             await asyncio.sleep(max(queue.quiet_s for queue in gathering))
-            still = seen == self._arrivals and (self._asking is None or self._asking() == self.waiting)
+            still = seen == self._still.moves and self._still.rests
             under_way = any(queue.under_way for queue in self._queues)
             for queue in gathering:
                 queue.consider(still, under_way)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,10 @@ CREATE UNIQUE INDEX lines_by_name ON lines (batch, custom);
 CREATE INDEX lines_by_call ON lines (call);
 PRAGMA user_version = {FORMAT};
 """
+
+
+async def _here() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class Noted:
 class Ledger:
     """Every method that writes has written to disk when it returns. Raises JournalError."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, copied: Callable[[], Awaitable[None]] | None = None) -> None:
         self.path = path
+        self.copied = copied or _here
+        """Waits until what was written is wherever the run's folder is copied to."""
         with self._told():
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -153,3 +159,38 @@ class Ledger:
     def close(self) -> None:
         with self._told():
             self._db.close()
+
+
+def absorb(path: Path, other: Path) -> None:
+    """Bring what the ledger `other` knows into the one at `path`, which nobody has open: both are of one run, and
+    either may be ahead in a batch. What is known is not forgotten, and nothing is taken twice."""
+    ledger = Ledger(path)
+    with ledger._told():
+        ledger._db.execute("ATTACH ? AS other", (str(other),))
+        ledger._db.executescript(_ABSORB)
+        ledger._db.execute("DETACH other")
+    ledger.close()
+
+
+_ABSORB = """
+BEGIN IMMEDIATE;
+CREATE TEMP TABLE same AS SELECT m.number AS mine, o.number AS theirs
+  FROM main.batches m JOIN other.batches o ON o.token = m.token;
+UPDATE main.batches SET (file, id, settled) =
+  (SELECT coalesce(batches.file, o.file), coalesce(batches.id, o.id), max(batches.settled, o.settled)
+   FROM other.batches o WHERE o.token = batches.token) WHERE number IN (SELECT mine FROM same);
+UPDATE main.lines SET answer = (SELECT o.answer FROM other.lines o JOIN same s ON o.batch = s.theirs
+   WHERE s.mine = lines.batch AND o.custom = lines.custom)
+  WHERE answer IS NULL AND batch IN (SELECT mine FROM same);
+CREATE TEMP TABLE fresh AS SELECT number AS theirs,
+  (SELECT coalesce(max(number), 0) FROM main.batches) + row_number() OVER (ORDER BY number) AS mine
+  FROM other.batches WHERE token NOT IN (SELECT token FROM main.batches);
+INSERT INTO main.batches SELECT f.mine, o.token, o.place, o.made, o.file, o.id, o.settled
+  FROM other.batches o JOIN fresh f ON f.theirs = o.number;
+INSERT INTO main.lines SELECT f.mine, o.custom, o.call, o.answer
+  FROM other.lines o JOIN fresh f ON f.theirs = o.batch;
+DELETE FROM main.lines WHERE answer IS NULL AND batch IN (SELECT number FROM main.batches WHERE settled);
+DROP TABLE same;
+DROP TABLE fresh;
+COMMIT;
+"""

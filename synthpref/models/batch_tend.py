@@ -123,6 +123,7 @@ class Tender:
         # Noted first: after a kill the batch is looked for by what it was made of.
         self.ledger.uploaded(batch.number, file)
         batch.file = file
+        await self.ledger.copied()
         state = await self._made(batch, file, path)
         self.ledger.made(batch.number, state.id)
         batch.id = state.id

@@ -14,18 +14,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
+from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, Request
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Line
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import template_text
+from synthpref.models.turns import Placed, Turns
 
 INSTALL = 'backend: local needs torch and transformers: pip install "synthpref[local]"'
 AHEAD = 4
 """Batches' worth of calls that may be under way, so that there is a choice of like lengths."""
 
 
-class Local(ModelSpec):
+class Local(Placed):
     """A model that runs in the process of the run, through transformers: no server, no key, no GPU needed."""
 
     backend: Literal["local"] = "local"
@@ -34,8 +35,14 @@ class Local(ModelSpec):
     """A folder, or a name on the Hub, from where it is fetched once. A small instruction model by default."""
     revision: str | None = None
     """Which version of it on the Hub."""
-    serves: Literal["chat", "reward"] = "chat"
-    """What the model is for. A reward model (a sequence classifier) gives the raw logits of its heads."""
+    serves: Literal["chat", "reward", "comparisons"] = "chat"
+    """What the model is for. A reward model (a sequence classifier) gives the raw logits of its heads. One for
+    comparisons reads two answers together, by a chat template in which they are `response_a` and `response_b`, or else
+    as two texts: the prompt, and both answers with the tokenizer's separator between them. It has one output, the
+    log-odds for the first, or one for each."""
+    trust_remote_code: bool = False
+    """Run the code that comes with the model, which an architecture of its own needs (as ArmoRM's). Read it first: it
+    can do anything that you can. Outputs called `rewards` are then heads beside the `reward`."""
     device: Annotated[str, NEUTRAL] = "auto"
     """cpu, cuda, cuda:1, mps, ...; by default a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -63,13 +70,20 @@ class Local(ModelSpec):
             ) from None
         return self
 
+    def accelerators(self) -> frozenset[str]:
+        return frozenset({self.device.partition(":")[2] or "0"} if self.device.startswith("cuda") else ())
+
     def able(self) -> frozenset[Capability]:
-        if self.serves == "reward":
-            return frozenset({"reward"})
+        if self.serves != "chat":
+            return frozenset({"reward" if self.serves == "reward" else "compare"})
         return frozenset({"chat", "n", "logprobs", "prompt_logprobs", "prefill"})
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"chat_template": self.template()}
+        identity = super().identity() | {"chat_template": self.template()}
+        if not self.trust_remote_code:
+            # Younger than journals that are to stay valid.
+            del identity["trust_remote_code"]
+        return identity
 
     def template(self) -> str | None:
         """The text of the chat template that is given."""
@@ -81,11 +95,12 @@ class Local(ModelSpec):
     def open(self, shared: dict[str, Any]) -> Backend:
         if not installed():
             raise BackendError("unsupported", INSTALL)
-        name = f"local {(self.model, self.revision, self.serves, self.device, self.dtype)}"
+        name = f"local {(self.model, self.revision, self.serves, self.device, self.dtype, self.trust_remote_code)}"
         if name not in shared:
             batches = Batches(self.model, lambda: _load(self))
-            shared[name] = Line(name, batches.load, batches.work)
-        return _Door(self, shared[name].use(self.batch))
+            shared[name] = Line(name, batches.load, batches.work, batches.drop)
+        door = _Door(self, shared[name].use(self.batch))
+        return Turns.before(door, shared, name, [shared[name]]) if self.placement == "in_turn" else door
 
 
 def installed() -> bool:
@@ -119,17 +134,16 @@ def _load(spec: Local) -> Loaded:
     import torch
     import transformers
 
-    kinds = {
-        "chat": transformers.AutoModelForCausalLM,
-        "reward": transformers.AutoModelForSequenceClassification,
-    }
+    graded = spec.serves != "chat"
+    kind = transformers.AutoModelForSequenceClassification if graded else transformers.AutoModelForCausalLM
+    which = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     says: Any = transformers.utils.logging
     says.disable_progress_bar()
     try:
         device = torch.device(_device(torch) if spec.device == "auto" else spec.device)
         dtype = "float32" if spec.dtype == "auto" and device.type == "cpu" else spec.dtype
-        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
-        model = kinds[spec.serves].from_pretrained(spec.model, revision=spec.revision, dtype=dtype)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model, **which)
+        model = kind.from_pretrained(spec.model, dtype=dtype, **which)
         return Loaded(torch, model.to(device).eval(), tokenizer, device)
     except OSError as error:
         said = " ".join(str(error).split())
@@ -142,6 +156,17 @@ def _load(spec: Local) -> Loaded:
     except Exception as error:
         said = f"{spec.model} cannot be loaded: {type(error).__name__}: {error}"
         raise BackendError("unsupported", said) from error
+
+
+def labels(model: str, which: Mapping[str, Any]) -> dict[int, str]:
+    """The names that a model's configuration has for its outputs, by their place; none where there is no such file."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(model, **which).id2label or {}
+    except (OSError, ValueError):
+        return {}
+    return {int(i): str(name) for i, name in found.items()}
 
 
 def _device(torch: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from synthpref.models import local_text as texts
 from synthpref.models.local_line import Waiting
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_write import Prompt, Writer
+from synthpref.models.reward_json import preference
 
 MOST_LOGITS = 2**28
 """Numbers that the probabilities of a batch of whole prompts may take: 1 GiB."""
@@ -40,6 +43,15 @@ class Batches:
     def load(self) -> None:
         self.loaded = self._open()
         self.writer = Writer(self.loaded, self.name)
+
+    def drop(self) -> None:
+        """Give the memory up, if there is any."""
+        torch = self.loaded.torch if hasattr(self, "loaded") else None
+        with contextlib.suppress(AttributeError):
+            del self.writer, self.loaded
+        gc.collect()
+        if torch and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def work(self, batch: Sequence[Place]) -> None:
         """Do each task of a batch, or say why it failed."""
@@ -79,6 +91,7 @@ class Batches:
             made = None
         except Exception as error:  # noqa: BLE001
             said = BackendError("bad_request", f"{type(error).__name__}: {error}")
+            said = error if isinstance(error, BackendError) else said
             for prompt in prompts:
                 prompt.waiting.failed(self._of(said))
             return
@@ -105,6 +118,9 @@ class Batches:
                 raise BackendError("unsupported", "the model has no chat template; give the role one")
             # A classifier of two texts, as the first reward models were.
             *before, answer = (message["content"] for message in messages)
+            if request.kind == "compare":
+                *before, first = before
+                answer = f"{first}{tokens.sep_token or ''}{answer}"
             pair = tokens("\n\n".join(before), answer, verbose=False)
             ids, types = pair["input_ids"], pair.get("token_type_ids")
         else:
@@ -117,7 +133,7 @@ class Batches:
                 "context_length",
                 f"the prompt has {len(ids)} tokens, and the model reads {self.loaded.context}",
             )
-        if request.kind == "reward":
+        if request.kind != "chat":
             return Prompt(waiting, request, ids, types=types)
         how = texts.sampling(request, task.top_k, self.loaded.usual, self.loaded.context - len(ids))
         return Prompt(waiting, request, ids, how, begun=text.rstrip().endswith(texts.THOUGHT[0]))
@@ -136,18 +152,11 @@ class Batches:
         if "token_type_ids" in loaded.takes and all(prompt.types is not None for prompt in prompts):
             kinds = [(p.types or []) + [0] * (longest - len(p.ids)) for p in prompts]
             given["token_type_ids"] = loaded.tensor(kinds)
-        logits = loaded.model(**given).logits
-        names = {int(i): str(name) for i, name in (loaded.model.config.id2label or {}).items()}
-        return [
-            [
-                Completion(
-                    values=texts.heads(values, names),
-                    usage=Usage(len(prompt.ids), 0),
-                    model=self.name,
-                )
-            ]
-            for prompt, values in zip(prompts, logits.float().tolist(), strict=True)
-        ]
+        made = []
+        for prompt, heads in zip(prompts, loaded.heads(loaded.model(**given)), strict=True):
+            values = preference(heads) if prompt.request.kind == "compare" else heads
+            made.append([Completion(values=values, usage=Usage(len(prompt.ids), 0), model=self.name)])
+        return made
 
     def _of(self, error: BackendError) -> BackendError:
         return BackendError(error.kind, f"{self.name}: {error}")

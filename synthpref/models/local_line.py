@@ -64,12 +64,16 @@ def batch(waiting: Sequence[Waiting[T, R]], places: int) -> list[Waiting[T, R]]:
 
 class Line(Generic[T, R]):
     """The thread. `load` is called in it once, before the first batch; `work` with each batch, and sees to it that each
-    of its tasks is done or failed. What `load` raises is the answer to every task."""
+    of its tasks is done or failed; `drop` at its end. What `load` raises is the answer to every task."""
 
     def __init__(
-        self, name: str, load: Callable[[], None], work: Callable[[Sequence[Waiting[T, R]]], None]
+        self,
+        name: str,
+        load: Callable[[], None],
+        work: Callable[[Sequence[Waiting[T, R]]], None],
+        drop: Callable[[], None],
     ) -> None:
-        self.name, self._load, self._work = name, load, work
+        self.name, self._load, self._work, self._drop = name, load, work, drop
         self.places = 1
         self._users = 0
         self._waiting: list[Waiting[T, R]] = []
@@ -116,6 +120,7 @@ class Line(Generic[T, R]):
             for one in taken if lost else ():
                 assert lost is not None
                 one.failed(BackendError(lost.kind, str(lost)))
+        self._drop()
 
     def _take(self) -> list[Waiting[T, R]] | None:
         """The next batch, once there is one; None at the end."""
@@ -131,8 +136,18 @@ class Line(Generic[T, R]):
     async def aclose(self) -> None:
         """One role less."""
         self._users -= 1
-        if self._users:
-            return
+        if not self._users:
+            await self._end()
+
+    async def ready(self) -> None:
+        """It is loaded with the first task."""
+
+    async def rest(self) -> None:
+        """Give the model's memory up; the next task loads it again. Nobody may ask meanwhile."""
+        await self._end()
+        self._closing, self._thread = False, None
+
+    async def _end(self) -> None:
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -9,6 +9,7 @@ from typing import Any
 
 from synthpref.core.seam import TokenLogprob
 from synthpref.models.local_text import pieces
+from synthpref.models.reward_json import named_heads
 from synthpref.models.wire import LEAST
 
 Others = tuple[tuple[str, float], ...]
@@ -72,6 +73,19 @@ class Loaded:
         values, ids = logprobs.topk(min(top, len(logprobs)))
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
         return own, tuple((self.word(i), max(value, LEAST)) for i, value in pairs)
+
+    def heads(self, output: Any) -> list[dict[str, float | None]]:
+        """A grader's outputs by head, for each of a batch. One with code of its own may give `rewards` for its heads
+        and a `score` made of them, as ArmoRM does (arXiv:2406.12845)."""
+        names = {int(i): str(name) for i, name in (self.model.config.id2label or {}).items()}
+        several, total = getattr(output, "rewards", None), getattr(output, "score", None)
+        if several is None:
+            return [named_heads(values, names) for values in output.logits.float().tolist()]
+        made = [named_heads(values, names) for values in several.float().tolist()]
+        if total is None:
+            return made
+        totals = total.float().reshape(len(made)).tolist()
+        return [{**heads, **named_heads([one])} for heads, one in zip(made, totals, strict=True)]
 
     def read(self, logits: Any, ids: list[int], top: int) -> tuple[TokenLogprob | None, ...]:
         """The prompt's tokens, each with its log-probability after those before it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Request, TokenLogprob
+from synthpref.models.reward_json import two_answers
 
 UNFINISHED = "\ufffd"
 """What a tokenizer shows for a character of which some tokens are still missing."""
@@ -57,7 +58,8 @@ def template_text(given: str | None) -> str | None:
 def template_arguments(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the chat template gets: a conversation to answer, to go on with, or (for a reward) as it is."""
     answers = request.kind == "chat" and not request.prefill
-    return {**given, "add_generation_prompt": answers, "continue_final_message": request.prefill}
+    more = two_answers(request) if request.kind == "compare" else {}
+    return {**more, **given, "add_generation_prompt": answers, "continue_final_message": request.prefill}
 
 
 def pieces(decode: Decode, ids: Sequence[int]) -> list[str]:
@@ -101,13 +103,3 @@ def thought(text: str, begun: bool) -> tuple[str | None, str]:
     inside, _, answer = text.partition(closing)
     reasoning = inside.strip().removeprefix(opening).strip()
     return reasoning or None, answer.lstrip("\n")
-
-
-def heads(values: Sequence[float], names: Mapping[int, str]) -> dict[str, float]:
-    """A reward model's outputs by name: its own names where it has some, else those of the wire."""
-    if len(values) == 1:
-        return {"reward": float(values[0])}
-    named = {i: names.get(i, f"LABEL_{i}") for i in range(len(values))}
-    return {
-        f"head_{i}" if named[i] == f"LABEL_{i}" else named[i]: float(value) for i, value in enumerate(values)
-    }

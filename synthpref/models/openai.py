@@ -23,9 +23,13 @@ from synthpref.models import wire
 from synthpref.models.batch_settings import Batching
 from synthpref.models.http import Http, connections, proxy_for
 from synthpref.models.pool import Endpoint, Pool, limiter_for
+from synthpref.models.reward_form import RewardForm
+from synthpref.models.reward_wire import Grader
 
 OPENAI = "https://api.openai.com/v1"
 LONG = 8
+OTHER: Mapping[str, Capability] = {"embeddings": "embed", "reward": "reward", "comparisons": "compare"}
+_GRADERS = ("reward", "comparisons")
 _CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|session", re.I)
 
 
@@ -40,8 +44,8 @@ class OpenAI(ModelSpec):
     """The key, as "${NAME}"; for api.openai.com OPENAI_API_KEY is used where none is given."""
     headers: Annotated[Mapping[str, SecretStr], NEUTRAL] = {}
     """More HTTP headers; their values are kept secret."""
-    serves: Literal["chat", "embeddings", "reward"] = "chat"
-    """What the endpoint is for."""
+    serves: Literal["chat", "embeddings", "reward", "comparisons"] = "chat"
+    """What the endpoint is for; "comparisons" of two answers are what a pairwise reward model gives."""
     structured_output: bool = True
     """Whether it takes response_format with a JSON schema."""
     logprobs: Annotated[bool, NEUTRAL] = True
@@ -59,8 +63,12 @@ class OpenAI(ModelSpec):
     extra_body: Mapping[str, Any] = {}
     """More fields for each request's body, such as top_k or chat_template_kwargs."""
     reward_path: str = "/classify"
-    """Path of a reward model, from the root of the server: /classify or /pooling for vLLM, or one of your own that
-    answers {"reward": x} or {"scores": {name: x}}."""
+    """Path of a reward model, from the root of the server: /classify, /pooling or (for a cross-encoder, which reads
+    prompt and response as two texts) /score for vLLM, "auto" for the first of these that is there, or one of your own
+    that answers {"reward": x} or {"scores": {name: x}}."""
+    reward_form: RewardForm | None = None
+    """For a reward service with a JSON of its own: {request, scores}, and {item, batch} where it takes several
+    conversations at once. docs/reward-models.md has examples."""
     concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1)
     """The most requests at once to one address; fewer are used while the endpoint takes no more."""
     rpm: Annotated[int | None, NEUTRAL] = Field(default=None, ge=1)
@@ -94,10 +102,18 @@ class OpenAI(ModelSpec):
         if self.mode == "batch":
             if len(self.addresses) > 1:
                 raise ValueError("mode: batch takes one base_url, because a batch is at one address")
-            if self.serves == "reward":
+            if self.serves in _GRADERS:
                 raise ValueError("mode: batch serves chat and embeddings; reward models are asked live")
             if self.transport == "sdk":
                 raise ValueError("mode: batch needs transport: http")
+        return self
+
+    @model_validator(mode="after")
+    def _graded(self) -> OpenAI:
+        if self.reward_form is not None:
+            self.reward_form.check(self.serves)
+            if self.reward_path == "auto":
+                raise ValueError("reward_form needs a reward_path of its own, not auto")
         return self
 
     @property
@@ -107,7 +123,7 @@ class OpenAI(ModelSpec):
 
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
-            return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
+            return frozenset({OTHER[self.serves]})
         has: dict[Capability, bool] = {
             "json_schema": self.structured_output,
             "logprobs": self.logprobs,
@@ -122,6 +138,11 @@ class OpenAI(ModelSpec):
         if not self.prefill:
             # Younger than journals that are to stay valid.
             del identity["prefill"]
+        if self.reward_form is None:
+            del identity["reward_form"]
+        else:
+            # How many are asked about at once changes no score.
+            del identity["reward_form"]["batch"]
         return identity
 
     def place(self) -> str:
@@ -250,12 +271,14 @@ class Wire:
         self.root = url.removesuffix("/v1")
         self.max_tokens_as = spec.max_tokens_name(url)
         self._hidden = _forms(spec.credentials())
+        self._grader = Grader(spec, self.root, self._post)
 
     async def complete(self, request: Request) -> list[Completion]:
         try:
-            path, body = self.asked(request)
-            root = self.root if request.kind == "reward" else self.url
-            return self.answered(request, await self._post(root + path, body))
+            if request.kind in ("reward", "compare"):
+                return await self._grader.complete(request)
+            path, asked = self.asked(request)
+            return self.answered(request, await self._post(self.url + path, asked))
         except BackendError as error:
             raise self.told(error) from None
 
@@ -280,8 +303,6 @@ class Wire:
         spec = self.spec
         if request.kind == "embed":
             return "/embeddings", wire.embed_body(request, spec.model, spec.extra_body)
-        if request.kind == "reward":
-            return spec.reward_path, wire.reward_body(request, spec.model, spec.extra_body)
         return "/chat/completions", wire.chat_body(
             request,
             spec.model,
@@ -295,8 +316,6 @@ class Wire:
         """What an answer to the request says. Raises BackendError."""
         if request.kind == "embed":
             return wire.embed_answer(answer)
-        if request.kind == "reward":
-            return wire.reward_answer(answer)
         answers = wire.chat_answer(answer, request.seed, request.prompt_logprobs or 0)
         fix = "choose another model, or a stage that does not need them"
         if request.logprobs is not None and any(a.logprobs is None for a in answers):
@@ -305,7 +324,7 @@ class Wire:
             raise BackendError("unsupported", f"no logprobs of the prompt were given; {fix}")
         return answers
 
-    async def _post(self, url: str, body: dict[str, Any]) -> Any:
+    async def _post(self, url: str, body: Any, *, lenient: bool = False) -> Any:
         try:
             status, headers, answer = await self.transport.post(url, body)
         except (TypeError, ValueError) as error:
@@ -314,7 +333,7 @@ class Wire:
             raise BackendError("bad_request", message) from error
         if status >= 400:
             raise self.failed(status, headers, answer)
-        return wire.decode(self.clean(answer))
+        return wire.decode(self.clean(answer), lenient=lenient)
 
     async def aclose(self) -> None:
         await self.transport.aclose()

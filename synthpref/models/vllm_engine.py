@@ -1,5 +1,6 @@
 """The life of an engine beside the run: started when it is first asked, shared by the roles on it, started once more
-when it dies, and ended with the last of them. What it is, and how it is started, is the caller's."""
+when it dies, at rest while others have the device, and ended with the last of its roles. What it is, and how it is
+started, is the caller's."""
 
 from __future__ import annotations
 
@@ -46,10 +47,12 @@ class Engine:
         launch: Launch,
         stop: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleeps: bool = False,
     ) -> None:
-        self.name, self._launch, self._stop, self._clock = name, launch, stop, clock
+        self.name, self._launch, self._stop, self._clock, self._sleeps = name, launch, stop, clock, sleeps
         self._starting: asyncio.Task[Any] | None = None
         self._running: Any = None
+        self._asleep: Any = None
         self._died_at: float | None = None
         self._users = 0
         self._given_up = threading.Event()
@@ -100,15 +103,58 @@ class Engine:
         self._died_at, self._running = now, None
         self._starting = asyncio.create_task(self._start(engine))
 
+    async def rest(self) -> None:
+        """Give the device's memory up until it is asked again; nobody may ask it meanwhile. It sleeps, if it can, and
+        else it ends and is started anew."""
+        if self._starting is None:
+            return
+        await asyncio.wait([self._starting])
+        if (running := self._running) is None:
+            return
+        began = self._clock()
+        self._running, self._starting, self._asleep = None, None, running
+        if self._sleeps:
+            try:
+                await running.sleep(1)
+            except Exception as error:  # noqa: BLE001  whatever it says, it can be ended
+                log.warning("%s: the engine does not sleep, and is ended: %s", self.name, error)
+            else:
+                log.info("%s: the engine sleeps after %.1f s", self.name, self._clock() - began)
+                return
+        if self._asleep is running:
+            self._asleep = None
+            await self._end(running)
+            log.info("%s: the engine has ended after %.1f s", self.name, self._clock() - began)
+
+    async def _woken(self) -> Any:
+        """The engine that slept; None if there is none, or it does not wake up."""
+        if (asleep := self._asleep) is None:
+            return None
+        began, self._asleep = self._clock(), None
+        try:
+            await asleep.wake_up()
+        except Exception as error:  # noqa: BLE001  the same
+            log.warning("%s: the engine does not wake up, and is started again: %s", self.name, error)
+            await self._end(asleep)
+            return None
+        log.info("%s: the engine is awake after %.1f s", self.name, self._clock() - began)
+        return asleep
+
+    async def _end(self, engine: Any) -> None:
+        await _shut(engine)
+        # Its workers end a little later, and hold the device's memory until then.
+        await asyncio.to_thread(_until_gone, self._family, CLOSING_S)
+
     async def _start(self, dead: Any) -> Any:
+        if (woken := await self._woken()) is not None:
+            self._running = woken
+            return woken
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="synthpref-engine-"))
         path = self._folder / "engine.log"
         if dead is not None:
-            await _shut(dead)
+            await self._end(dead)
             dead = None
-            # Its workers end a little later, and hold the device's memory until then.
-            await asyncio.to_thread(_until_gone, self._family, CLOSING_S)
         self._read = path.stat().st_size if path.exists() else 0
         log.info("%s: the engine starts; its log is %s", self.name, path)
         began = self._clock()
@@ -141,10 +187,17 @@ class Engine:
 
     async def aclose(self) -> None:
         self._users -= 1
-        if self._users > 0 or self._starting is None:
+        if self._users > 0:
+            return
+        self._given_up.set()
+        asleep, self._asleep = self._asleep, None
+        if asleep is not None:
+            await _shut(asleep)
+            del asleep
+        if self._starting is None:
+            self._leave_no_log()
             return
         starting, self._starting = self._starting, None
-        self._given_up.set()
         patient_until = self._clock() + PATIENCE_S
         while not starting.done():
             # A thread cannot be cancelled, but without its processes the launch ends. One that loads a model may not
@@ -159,6 +212,9 @@ class Engine:
         # What is left in cycles would speak up when the interpreter ends.
         del starting
         gc.collect()
+        self._leave_no_log()
+
+    def _leave_no_log(self) -> None:
         if self._folder and self._died_at is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.types import Usage
+from synthpref.models.reward_json import named_heads, preference, two_answers
 from synthpref.models.wire import position
 
 Split = Callable[[str], tuple[str | None, str | None]]
@@ -28,7 +29,8 @@ OURS = {
 def template_arguments(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the chat template gets: a conversation to answer, to go on with, or (for a reward) as it is."""
     answers = request.kind == "chat" and not request.prefill
-    return {**given, "add_generation_prompt": answers, "continue_final_message": request.prefill}
+    more = two_answers(request) if request.kind == "compare" else {}
+    return {**more, **given, "add_generation_prompt": answers, "continue_final_message": request.prefill}
 
 
 def sampling(
@@ -112,10 +114,17 @@ def _positions(places: Sequence[Any], top: int) -> Iterator[TokenLogprob | None]
             )
 
 
-def heads(values: Sequence[float], prompt_tokens: int, model: str) -> list[Completion]:
-    """A reward model's output, its heads named as on the wire."""
-    named = {f"head_{i}": float(x) for i, x in enumerate(values)}
-    rewards = {"reward": named["head_0"]} if len(named) == 1 else named
+def heads(
+    values: Sequence[float],
+    labels: Mapping[Any, str] | None,
+    request: Request,
+    prompt_tokens: int,
+    model: str,
+) -> list[Completion]:
+    """A reward model's output, its heads by the names that its configuration has for them (id2label), if any."""
+    rewards = named_heads(values, {int(i): str(name) for i, name in (labels or {}).items()})
+    if request.kind == "compare":
+        rewards = preference(rewards)
     return [Completion(values=rewards, usage=Usage(prompt_tokens, 0), model=model)]
 
 

@@ -13,7 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,14 +26,22 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import NEUTRAL, Backend, Completion, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child
+from synthpref.models import vllm_lora as lora
+from synthpref.models import vllm_places as places
+from synthpref.models.local import labels
 from synthpref.models.openai import OpenAI
-from synthpref.models.vllm import INSTALL, VISIBLE, VLLM
+from synthpref.models.pool import Pool
+from synthpref.models.prefixes import Prefixes
+from synthpref.models.reward_json import named_heads
+from synthpref.models.turns import Turns
+from synthpref.models.vllm import INSTALL, VLLM
 from synthpref.models.vllm_engine import CLOSING_S, Engine, family
+from synthpref.models.vllm_places import VISIBLE
 
 HOST = "127.0.0.1"
 LOOK_S = 0.25
 ADAPTER = "adapter"
-"""What the server calls the role's LoRA adapter."""
+"""What the server calls a LoRA adapter that is alone."""
 
 
 class VLLMServe(VLLM):
@@ -52,10 +61,10 @@ class VLLMServe(VLLM):
             raise BackendError("unsupported", INSTALL)
         template = self.template()
         started_with = self.start_arguments()
-        fleet = f"vllm-serve {arguments.signature(started_with, self.engines, template, self.lora)}"
+        fleet = f"vllm-serve {arguments.signature(started_with, self.engines, self.devices, template, self._loras())}"
         if fleet not in shared:
-            places = self._places()
-            ports = free_ports(len(places))
+            groups = places.of(self)
+            ports = free_ports(len(groups))
             shared[fleet] = (
                 ports,
                 [
@@ -64,29 +73,41 @@ class VLLMServe(VLLM):
                         partial(_launch, self._words(started_with, template), port, devices, self.start_s),
                         shared.get("stop"),
                     )
-                    for port, (name, devices) in zip(ports, places, strict=True)
+                    for port, (name, devices) in zip(ports, groups, strict=True)
                 ],
             )
         ports, engines = shared[fleet]
         for engine in engines:
             engine.use()
-        return _Served(engines, self._wire(ports).open(shared))
+        wire = self._wire(ports).open(shared)
+        assert isinstance(wire, Pool)
+        wire = Pool(wire.endpoints, many=wire.many, prefixes=Prefixes())
+        served = _Served(engines, wire, self.head_names)
+        return Turns.before(served, shared, fleet, engines) if self.placement == "in_turn" else served
+
+    def head_names(self) -> dict[int, str]:
+        """The names that the model has for its heads: the server does not tell them, and the engine does."""
+        which = {name: self.engine[name] for name in ("revision", "trust_remote_code") if name in self.engine}
+        return labels(self.model, which)
 
     def _words(self, started_with: Mapping[str, Any], template: str | None) -> list[str]:
         """What the server is started with, on its command line."""
         words = flags(started_with)
         if template is not None:
             words += ["--chat-template", template]
-        if self.lora:
-            words += ["--lora-modules", f"{ADAPTER}={self.lora}"]
+        if loras := self._loras():
+            words += ["--lora-modules", *(f"{name}={path}" for name, path in loras.items())]
         return words
+
+    def _loras(self) -> dict[str, str]:
+        return lora.paths(self.lora, self.loras, ADAPTER)
 
     def _wire(self, ports: tuple[int, ...]) -> OpenAI:
         extra = dict(self.sampling)
         if self.chat_template_kwargs:
             extra["chat_template_kwargs"] = dict(self.chat_template_kwargs)
         return OpenAI(
-            model=ADAPTER if self.lora else self.model,
+            model=(self.lora if self.loras else ADAPTER) if self.lora else self.model,
             base_url=tuple(f"http://{HOST}:{port}/v1" for port in ports),
             serves=self.serves,
             structured_output=self.structured_output,
@@ -201,20 +222,31 @@ def _healthy(port: int) -> bool:
 class _Served:
     """Servers, and the pool of their addresses."""
 
-    def __init__(self, engines: list[Engine], wire: Backend) -> None:
-        self.engines, self.wire = engines, wire
+    def __init__(self, engines: list[Engine], wire: Backend, names: Callable[[], dict[int, str]]) -> None:
+        self.engines, self.wire, self._names = engines, wire, names
+        self._heads: dict[int, str] | None = None
 
     async def complete(self, request: Request) -> list[Completion]:
         while True:
             servers = await asyncio.gather(*(engine.ready() for engine in self.engines))
             try:
-                return await self.wire.complete(request)
+                answers = await self.wire.complete(request)
+                return await self._named(answers) if request.kind == "reward" else answers
             except BackendError as error:
                 gone = [(e, s) for e, s in zip(self.engines, servers, strict=True) if s.gone]
                 if not gone:
                     raise
                 for engine, server in gone:
                     await engine.died(server, error)
+
+    async def _named(self, answers: list[Completion]) -> list[Completion]:
+        """The answers with the heads by their names."""
+        if self._heads is None:
+            self._heads = await asyncio.to_thread(self._names)
+        values = [list((one.values or {}).values()) for one in answers]
+        return [
+            replace(one, values=named_heads(v, self._heads)) for one, v in zip(answers, values, strict=True)
+        ]
 
     async def aclose(self) -> None:
         await self.wire.aclose()

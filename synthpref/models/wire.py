@@ -5,8 +5,10 @@ Both transports go through here, so that they cannot differ.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -74,9 +76,9 @@ def chat_body(
 def chat_answer(answer: Any, seed: int | None = None, prompt_top: int = 0) -> list[Completion]:
     """The Completions of an answer to /chat/completions; `seed` is that of its first choice, `prompt_top` how many
     alternatives the tokens of the prompt have. Raises BackendError when it has another shape."""
-    _no_error_inside(answer)
+    no_error_inside(answer)
     try:
-        model, usage = str(answer.get("model") or ""), _usage(answer)
+        model, usage = str(answer.get("model") or ""), usage_of(answer)
         made = [
             _choice(choice, model, None if i else usage, None if seed is None else seed + i)
             for i, choice in enumerate(answer["choices"])
@@ -85,7 +87,7 @@ def chat_answer(answer: Any, seed: int | None = None, prompt_top: int = 0) -> li
             made[0] = replace(made[0], prompt_logprobs=tuple(_prompt_token(p, prompt_top) for p in prompt))
         return made
     except UNREADABLE as error:
-        raise _odd(answer, error) from error
+        raise odd(answer, error) from error
 
 
 def _choice(choice: Any, model: str, usage: Usage | None, seed: int | None) -> Completion:
@@ -139,50 +141,22 @@ def embed_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[s
 
 
 def embed_answer(answer: Any) -> list[Completion]:
-    _no_error_inside(answer)
+    no_error_inside(answer)
     try:
         vector = tuple(float(x) for x in answer["data"][0]["embedding"])
-        return [Completion(vector=vector, usage=_usage(answer))]
+        return [Completion(vector=vector, usage=usage_of(answer))]
     except UNREADABLE as error:
-        raise _odd(answer, error) from error
+        raise odd(answer, error) from error
 
 
-def reward_body(request: Request, model: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a reward model's endpoint: the conversation, and the raw logit asked for (vLLM)."""
-    return {"model": model, "messages": request.messages, "use_activation": False, **extra}
-
-
-def reward_answer(answer: Any) -> list[Completion]:
-    """Heads by name from any of these: {"reward": x}, {"score": x}, {"scores": {name: x}}, vLLM's /classify
-    ({"data": [{"probs": [x, ...]}]}) and /pooling ({"data": [{"data": [x, ...]}]})."""
-    _no_error_inside(answer)
-    try:
-        item = answer["data"][0] if isinstance(answer.get("data"), list) else answer
-        keys = ("rewards", "reward", "scores", "score", "probs", "data")
-        found = next(item[key] for key in keys if item.get(key) is not None)
-        if isinstance(found, Mapping):
-            values = {str(name): float(value) for name, value in found.items()}
-        elif isinstance(found, Sequence):
-            flat = found[0] if found and isinstance(found[0], Sequence) else found
-            values = {f"head_{i}": float(x) for i, x in enumerate(flat)}
-            values = {"reward": values["head_0"]} if len(values) == 1 else values
-        else:
-            values = {"reward": float(found)}
-        if not values:
-            raise ValueError("no head")
-        return [Completion(values=values, usage=_usage(answer))]
-    except UNREADABLE as error:
-        raise _odd(answer, error) from error
-
-
-def _usage(answer: Any) -> Usage | None:
+def usage_of(answer: Any) -> Usage | None:
     usage = answer.get("usage")
     if not isinstance(usage, Mapping):
         return None
     return Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
 
 
-def _no_error_inside(answer: Any) -> None:
+def no_error_inside(answer: Any) -> None:
     """Some gateways send an upstream's error with status 200."""
     inside = answer.get("error") if isinstance(answer, Mapping) else None
     if inside:
@@ -191,16 +165,20 @@ def _no_error_inside(answer: Any) -> None:
         raise http_error(status, {}, orjson.dumps({"error": inside}))
 
 
-def _odd(answer: Any, error: Exception) -> BackendError:
+def odd(answer: Any, error: Exception) -> BackendError:
     text = repr(answer)[:SHOWN]
     return BackendError("transient", f"the answer has an unknown shape ({type(error).__name__}): {text}")
 
 
-def decode(body: bytes) -> Any:
-    """The JSON of an answer. Raises BackendError (transient) when it is cut short or not JSON."""
+def decode(body: bytes, *, lenient: bool = False) -> Any:
+    """The JSON of an answer; with `lenient`, NaN and Infinity too, which JSON does not know and some servers write.
+    Raises BackendError (transient) when it is cut short or not JSON."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if lenient:
+            with suppress(ValueError):
+                return json.loads(body)
         shown = body[:SHOWN].decode("utf-8", "replace")
         raise BackendError("transient", f"the answer is not JSON ({error}): {shown!r}") from error
 

@@ -2,70 +2,69 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from synthpref.core.combine import Fit, Floats, Moments, Penalty, Weighing, learn
+from synthpref.core.combine import Fit, Floats, Penalty, Weighing, learn
 from synthpref.core.seam import Ask
 from synthpref.core.stage import Barrier, Made, RowStage, Stage
-from synthpref.core.types import Note, Row, Sample, Score
+from synthpref.core.types import Note, Row
+from synthpref.stages.standard import (
+    Standardise,
+    Standardising,
+    combined,
+    names_file,
+    notes_of,
+    read_json,
+    weighing,
+)
 
 
 class Weights(BaseModel):
-    """Weights by score; with `centre` and `spread` where they are for standardised scores."""
+    """Weights by score; with `mean` and `sd` where they are for standardised scores."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     weights: dict[str, float]
-    centre: dict[str, float] = {}
-    spread: dict[str, float] = {}
+    mean: dict[str, float] = {}
+    sd: dict[str, float] = {}
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        for other in (self.centre, self.spread):
-            if (self.centre or self.spread) and set(other) != set(self.weights):
-                raise ValueError("weights, centre and spread must be of the same scores")
+        for other in (self.mean, self.sd):
+            if (self.mean or self.sd) and set(other) != set(self.weights):
+                raise ValueError("weights, mean and sd must be of the same scores")
         if not self.weighing().counts():
             raise ValueError("every weight is 0")
-        if not np.isfinite([*self.weights.values(), *self.centre.values(), *self.spread.values()]).all():
-            raise ValueError("weights must be finite numbers")
         return self
 
     def weighing(self) -> Weighing:
-        return Weighing(self.weights, self.centre or None, self.spread or None)
+        return Weighing(self.weights, self.mean or None, self.sd or None)
 
 
 def _weights(given: Any, info: ValidationInfo) -> Any:
     """A mapping from score to weight, or {file: PATH}, as Weights."""
-    if isinstance(given, Mapping) and isinstance(given.get("file"), str):
-        path = Path((info.context or {}).get("base", ".")) / given["file"]
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{given['file']}: cannot be read as JSON: {error}") from None
-        given = _noted(found, str(given["file"]))
+    if names_file(given):
+        given = _learned_there(read_json(given, info), str(given["file"]))
     plain = isinstance(given, Mapping) and not isinstance(given.get("weights"), Mapping)
     return {"weights": given} if plain else given
 
 
-def _noted(found: Any, path: str) -> Any:
+def _learned_there(found: Any, path: str) -> Any:
     """What a file of weights says; of a run's report.json, the one set of weights that was learned there."""
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: a mapping was expected")
     if "stages" not in found:
         return found
-    notes = [stage.get("notes", {}) for stage in found["stages"]]
-    learned = [note for note in notes if "weights" in note]
+    learned = notes_of(found, "weights", "mean", "sd")
     if len(learned) != 1:
         raise ValueError(f"{path}: weights of one stage were expected in the report, found {len(learned)}")
-    return {key: learned[0][key] for key in ("weights", "centre", "spread")}
+    return {key: learned[0][key] for key in ("weights", "mean", "sd")}
 
 
 Given = Annotated[
@@ -74,7 +73,7 @@ Given = Annotated[
 ]
 
 
-class Combine(Stage):
+class Combine(Standardising):
     """Makes one score of several: by weights that are given, or by weights that are learned from labelled pairs.
 
     A response that lacks one of the scores gets none, and the reason. With learned weights (CPM, arXiv:2310.13011) a
@@ -89,9 +88,10 @@ class Combine(Stage):
     """A weight for each score. The result is their weighted mean: the sum of weight times score, by the sum of
     the weights without their signs (a fault has a negative weight). Or {file: PATH} with such a mapping in
     JSON, or the report.json of a run that learned weights, relative to the recipe."""
-    standardise: Literal["none", "run"] = "none"
+    standardise: Standardise = "none"
     """For `weights`: take each score as it is, or ("run") less its mean and by its standard deviation over all
-    rows of the run, so that a score with a wide spread has no more say than another."""
+    rows of the run, so that a score with a wide spread has no more say than another. Or the constants themselves,
+    {score: {mean, sd}}, or {file: .../report.json}, those that another run has found."""
     fit: str | None = None
     """Learn the weights: the name of a score that labels responses, of some rows at least (for example one that
     the source brings, given by people). Every two responses of a row that differ in it are a labelled pair."""
@@ -110,8 +110,8 @@ class Combine(Stage):
             idle = {"scores", "penalty", "folds"} & self.model_fields_set
             if idle:
                 raise ValueError(f"{min(idle)} goes with `fit` only; `weights` names its scores itself")
-            if self.standardise == "run" and self.weights and self.weights.spread:
-                raise ValueError("these weights bring their own spread: leave standardise: none")
+            if self.standardise != "none" and self.weights and self.weights.sd:
+                raise ValueError("these weights bring their own mean and sd: leave standardise: none")
             return self
         if find_spec("sklearn") is None:
             raise ValueError('fit learns with scikit-learn: pip install "synthpref[jury]"')
@@ -150,7 +150,9 @@ class _Each(Combine, RowStage):
 
     async def run(self, row: Row, ask: Ask) -> Row:
         assert self.weights is not None
-        return _combined(row, self.name, self.weights.weighing())
+        if self.standardise == "none":
+            return combined(row, self.name, self.weights.weighing())
+        return combined(row, self.name, weighing(_shares(self.weights.weights), self.constants([])))
 
 
 class _OverRows(Combine, Barrier):
@@ -160,36 +162,22 @@ class _OverRows(Combine, Barrier):
         return [self]
 
     def run(self, rows: Iterable[Row], rng: random.Random) -> Iterator[Row | Note]:
+        facts: dict[str, Any] = {}
         if self.fit is not None:
-            weighing, facts = self._learned(rows, self.fit, rng)
+            how, facts = self._learned(rows, self.fit, rng)
         else:
-            weighing, facts = self._standardised(rows)
-        whole = sum(abs(weighing.weights[name]) for name in weighing.counts())
-        share = {
-            name: abs(w) / whole if name in weighing.counts() else 0.0 for name, w in weighing.weights.items()
-        }
-        tables = {"weights": weighing.weights, "share": share, **facts.pop("by name", {})}
-        tables |= {"centre": weighing.centre, "spread": weighing.spread}
+            assert self.weights is not None
+            how = weighing(_shares(self.weights.weights), self.constants(rows))
+        whole = sum(abs(how.weights[name]) for name in how.counts())
+        share = {name: abs(w) / whole if name in how.counts() else 0.0 for name, w in how.weights.items()}
+        tables = {"weights": how.weights, "share": share, **facts.pop("by name", {})}
+        tables |= {"mean": how.centre, "sd": how.spread}
         missing = 0
         for row in rows:
-            made = _combined(row, self.name, weighing)
+            made = combined(row, self.name, how)
             missing += sum(value is None for value in made.values(self.name))
             yield made
         yield Note({"score": self.name, **facts, "without a value": missing, **tables})
-
-    def _standardised(self, rows: Iterable[Row]) -> tuple[Weighing, dict[str, Any]]:
-        assert self.weights is not None
-        moments = {name: Moments() for name in self.names()}
-        for row in rows:
-            for name, seen in moments.items():
-                for value in row.values(name):
-                    if value is not None:
-                        seen.add(value)
-        centre = {name: seen.mean for name, seen in moments.items()}
-        spread = {name: seen.spread for name, seen in moments.items()}
-        whole = sum(abs(w) for w in self.weights.weights.values())
-        weights = {name: w / whole for name, w in self.weights.weights.items()}
-        return Weighing(weights, centre, spread), {}
 
     def _learned(
         self, rows: Iterable[Row], label: str, rng: random.Random
@@ -225,17 +213,6 @@ def _facts(fit: Fit, label: str, penalty: str) -> dict[str, Any]:
     }
 
 
-def _combined(row: Row, name: str, weighing: Weighing) -> Row:
-    return row.scored(name, [_one(sample, weighing) for sample in row.samples])
-
-
-def _one(sample: Sample, weighing: Weighing) -> Score:
-    values = {}
-    for name in weighing.counts():
-        score = sample.scores.get(name)
-        if score is None or score.value is None:
-            return Score(None, f"no score {name}: {score.why if score else 'it was not given'}")
-        values[name] = score.value
-    if not values:
-        return Score(None, "no weight: no score told responses apart")
-    return Score(weighing(values))
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    whole = sum(abs(weight) for weight in weights.values())
+    return {name: weight / whole for name, weight in weights.items()}

@@ -1,5 +1,5 @@
-"""What judge.pair and jury.pair have in common: who meets whom, in which order they are shown, and the scores that
-come of it."""
+"""What judge.pair, jury.pair and reward.pair have in common: who meets whom, in which order they are shown, and the
+scores that come of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from synthpref.core.ranking import bradley_terry, elo, win_rate
 from synthpref.core.schedule import Meeting, Schedule, all_pairs, meetings, round_robin, swiss_round
 from synthpref.core.seam import Ask
-from synthpref.core.stage import Made
+from synthpref.core.stage import Made, RowStage
 from synthpref.core.stats import mean
 from synthpref.core.types import Comparison, Row, Score
 from synthpref.stages.comparing import Comparing
@@ -19,8 +19,8 @@ from synthpref.stages.comparing import Comparing
 Method = Literal["bradley_terry", "elo", "win_rate", "mean"]
 
 
-class Tournament(Comparing):
-    """Base of the stages that set responses against each other, two at a time."""
+class Scheduled(RowStage):
+    """Base of the stages that set responses against each other, two at a time: who meets whom, and what comes of it."""
 
     name: str = Field(default="compared", min_length=1)
     """The name of the comparisons and of the score."""
@@ -59,8 +59,6 @@ class Tournament(Comparing):
             raise ValueError("schedule: anchor needs against, the index of the response to compare with")
         if self.schedule != "anchor" and self.against is not None:
             raise ValueError("against is for schedule: anchor; remove one of the two")
-        if self.score == "mean" and self.verdict != "scores":
-            raise ValueError("score: mean is of the scores given; set verdict: scores, or another score")
         if self.score != "bradley_terry" and "prior" in self.model_fields_set:
             raise ValueError("prior is for score: bradley_terry; remove it, or set that")
         return self
@@ -73,13 +71,6 @@ class Tournament(Comparing):
         anchored = self.schedule == "anchor"
         pairs = max(0, samples - 1) if anchored else meetings(samples, self.rounds or samples)
         return pairs * (2 if self.swap else 1)
-
-    def met(self, judges: Sequence[str]) -> Made:
-        """How a score of comparisons comes about."""
-        # Against one response alone, it is a win, a tie or a loss in each order.
-        coarse = self.schedule == "anchor" and self.score != "mean" and self.extract != "expected"
-        levels = (3 if self.ties else 2) if coarse else None
-        return Made(tuple(judges), levels, 2 if self.swap else 1, one_order=not self.swap)
 
     def waves(self, there: list[int], made: Sequence[Comparison], ask: Ask) -> Iterator[list[Meeting]]:
         """What can be asked at once; a Swiss round looks at what was `made` of those before it."""
@@ -103,6 +94,23 @@ class Tournament(Comparing):
         if self.swap:
             return [(a, b), (b, a)]
         return [(a, b) if ask.rng.random() < 0.5 else (b, a)]
+
+
+class Tournament(Comparing, Scheduled):
+    """Base of those whose judge is asked in words."""
+
+    @model_validator(mode="after")
+    def _mean_of_scores(self) -> Self:
+        if self.score == "mean" and self.verdict != "scores":
+            raise ValueError("score: mean is of the scores given; set verdict: scores, or another score")
+        return self
+
+    def met(self, judges: Sequence[str]) -> Made:
+        """How a score of comparisons comes about."""
+        # Against one response alone, it is a win, a tie or a loss in each order.
+        coarse = self.schedule == "anchor" and self.score != "mean" and self.extract != "expected"
+        levels = (3 if self.ties else 2) if coarse else None
+        return Made(tuple(judges), levels, 2 if self.swap else 1, one_order=not self.swap)
 
     def scored(self, row: Row, made: Sequence[Comparison]) -> list[Score]:
         """A Score for each sample."""

@@ -185,8 +185,9 @@ def test_both_ways_of_resampling_agree() -> None:
     clusters = rng.integers(0, 80, 300).tolist()
     one = bootstrap(mean_of(values), 300, clusters=clusters, resamples=20_000)
     rows = np.stack([values, np.ones(300)], axis=1)
-    sums = resampled_sums(lambda s: ratio(s[:, 0], s[:, 1]), rows, clusters, 20_000, seed=9)
-    other = sums.estimate(300, 0.95)
+    other = resampled_sums(
+        lambda s: ratio(s[:, 0], s[:, 1]), rows, clusters=clusters, resamples=20_000, seed=9
+    ).estimate()
     assert one.value == other.value
     assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.004)
 

@@ -55,7 +55,8 @@ def recipe(stages: list[Any], rows: list[Any] = ROWS, models: Tree | None = None
         "explainer": {"model": "explainer", "refuse": 0.4},
         "scorer": {"model": "scorer"},
     }
-    named = {name: {"backend": "noted", **fields} for name, fields in roles.items()}
+    # Few slots make few workers, of which each run starts all.
+    named = {name: {"backend": "noted", "concurrency": 2, **fields} for name, fields in roles.items()}
     return {
         "name": "edited",
         "seed": 7,
@@ -178,9 +179,11 @@ USUAL: dict[str, Tree] = {
     "judge.principles": {"model": "judge", "draw": 2},
     "jury": {"judges": ["judge", "second"]},
     "score.combine": {"weights": {"good": 1, "again": 2}},
+    "score.users": {"scores": ["good", "again"], "users": 2},
     "jury.pair": {"judges": ["judge", "second"]},
     "debate": {"judges": ["judge", "second"]},
     "reward": {"model": "scorer"},
+    "reward.pair": {"model": "scorer"},
     "score.yesno": {"model": "judge"},
     "score.followup": {"model": "judge"},
     "score.density_ratio": {"strong": "judge", "weak": "second"},
@@ -368,6 +371,13 @@ EDITS: dict[str, dict[str, Edit]] = {
         "beta": Edit({"beta": 0.5}, FREE),
         "name": Edit({"name": "another"}, FREE),
     },
+    "score.users": {
+        "scores": Edit({"scores": ["again"]}, FREE),
+        "users": Edit({"users": 3}, FREE),
+        "per_row": Edit({"per_row": 1}, FREE),
+        "standardise": Edit({"standardise": "none"}, FREE),
+        "name": Edit({"name": "another"}, FREE),
+    },
     "score.reference": {
         "model": Edit({"model": "second"}, ASKS),
         "per_token": Edit({"per_token": True}, FREE),
@@ -382,7 +392,18 @@ EDITS: dict[str, dict[str, Edit]] = {
     "reward": {
         "model": Edit({"model": "second"}, ASKS),
         "head": Edit({"head": "reward"}, FREE),
+        "heads": Edit({"heads": ["good"], "head": "good"}, FREE),
         "name": Edit({"name": "another"}, FREE),
+    },
+    "reward.pair": {
+        "model": Edit({"model": "second"}, ASKS),
+        "name": Edit({"name": "another"}, FREE),
+        "schedule": Edit({"schedule": "round_robin", "rounds": 1}, FREE),
+        "rounds": Edit({"rounds": 1}, FREE, {"schedule": "swiss", "rounds": 2}),
+        "against": Edit({"against": 0}, FREE),
+        "swap": Edit({"swap": False}, FREE),
+        "score": Edit({"score": "elo"}, FREE),
+        "prior": Edit({"prior": 0.5}, FREE),
     },
     "verify": {
         "kind": Edit({"kind": "numeric", "pattern": ABSENT}, FREE),
@@ -559,6 +580,7 @@ SIMULATED: dict[str, Any] = SHARED | {
     "position_bias": 0.3,
     "length_bias": 0.4,
     "susceptibility": 0.5,
+    "heads": ["help"],
     "malformed": 0.2,
     "chatty": 0.2,
     "refuse": 0.2,
@@ -596,12 +618,16 @@ IN_PROCESS: dict[str, Edit] = {
     "structured_output": Edit({"structured_output": False}, ASKS),
     "engine": Edit({"engine": {"max_model_len": 9}}, ASKS),
     "engines": Edit({"engines": 2}, FREE),
+    "devices": Edit({"devices": ["1"]}, FREE),
     "serves": Edit({"serves": "reward"}, ASKS),
     "sampling": Edit({"sampling": {"top_k": 5}}, ASKS),
     "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "reasoning_parser": Edit({"reasoning_parser": "qwen3"}, ASKS),
     "lora": Edit({"lora": "somebody/adapter"}, ASKS),
+    "loras": Edit({"loras": {"polite": "somebody/adapter"}}, FREE),
+    "placement": Edit({"placement": "in_turn"}, FREE),
+    "block": Edit({"block": 64}, FREE),
 }
 """Fields of a model in an engine of the run's own."""
 
@@ -618,13 +644,16 @@ HERE: dict[str, Edit] = {
     "serves": Edit({"serves": "reward"}, ASKS),
     "device": Edit({"device": "cpu"}, FREE),
     "dtype": Edit({"dtype": "float32"}, ASKS),
+    "trust_remote_code": Edit({"trust_remote_code": True}, ASKS),
     "top_k": Edit({"top_k": 5}, ASKS),
     "chat_template": Edit({"chat_template": "{{ messages }}"}, ASKS),
     "chat_template_kwargs": Edit({"chat_template_kwargs": {"enable_thinking": False}}, ASKS),
     "batch": Edit({"batch": 2}, FREE),
+    "placement": Edit({"placement": "in_turn"}, FREE),
+    "block": Edit({"block": 64}, FREE),
 }
 """Fields of a model in the process of the run."""
-OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling"}
+OF_A_SCORER = {"serves": "reward", "reward_path": "/pooling", "reward_form": {}}
 """Fields that mean something to a reward model's role only, and what they are changed to."""
 
 
@@ -738,11 +767,11 @@ def test_an_edit_of_an_endpoint(tmp_path: Path, server: Server, name: str) -> No
 def test_an_edit_of_a_reward_models_endpoint(tmp_path: Path, server: Server) -> None:
     """Its kind, and where on the server it is."""
     scorer = {"backend": "openai", "base_url": server.url, "model": "policy", "serves": "reward"}
-    paths = ["/classify", "/pooling", "/classify"]
-    counts = [
-        bought(tmp_path, recipe(REWARDED, ROWS[:2], {"scorer": {**scorer, "reward_path": p}})) for p in paths
-    ]
-    assert counts == [6, 4, 0]
+    form = {"request": {"model": "{model}", "messages": "{messages}"}, "scores": "data.0.probs"}
+    fields: list[Tree] = [{}, {"reward_path": "/pooling"}, {}, {"reward_form": form}, {"reward_form": form}]
+    fields.append({"reward_form": {**form, "scores": "data.0.probs.0"}})
+    counts = [bought(tmp_path, recipe(REWARDED, ROWS[:2], {"scorer": {**scorer, **f}})) for f in fields]
+    assert counts == [6, 4, 0, 4, 0, 4]
     chat = {**scorer, "serves": "chat", "model": "judge"}
     assert bought(tmp_path, recipe(PLAIN, ROWS[:2], {"judge": chat})) == 4
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from hub import TOKEN, Hub, serving
 from made import paired
 from synthpref.core.errors import ExportError
@@ -56,7 +57,8 @@ def ran(hub: Hub, home: Path, *args: str, **env: str) -> subprocess.CompletedPro
 
 
 def pushed(hub: Hub, home: Path, folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return ran(hub, home, "-m", "synthpref.cli", "push", str(folder), "lab/tried", *args, **env)
+    variables = {**os.environ, **hub.environment(str(home)), **env}
+    return forked.run("push", str(folder), "lab/tried", *args, cwd=folder.parent, env=variables)
 
 
 @pytest.mark.parametrize("how", ["whole", "streamed"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -357,12 +356,9 @@ def test_a_disk_that_is_full_stops_the_run_and_nothing_is_paid_twice(
 ) -> None:
     """What is full first depends on where the limit is, in kilobytes of one file."""
     write(tmp_path, server)
-    command = f"ulimit -f {room}; exec {sys.executable} -m synthpref.cli run recipe.yaml"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    told = done.stdout + done.stderr
-    assert done.returncode == 1, told
+    process = rough.start(tmp_path, file_limit=room * 1024)
+    code, told = process.wait(PATIENCE_S), rough.said(tmp_path)
+    assert code == 1, told
     assert "the same command again" in told
     assert file in told
     assert "Traceback" not in told

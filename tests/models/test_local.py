@@ -7,8 +7,8 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +16,25 @@ import pytest
 import yaml
 
 import tiny
+from against import ASKED, CLOSE, QUESTIONS, SCORES, Case, ModelsAsk, Tiny, loaded, near, yes_or_no
 from synthpref import job
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import Backend, Completion, Request
+from synthpref.core.seam import Completion, Request
 from synthpref.core.stage import RowStage
 from synthpref.core.types import Message, Row
 from synthpref.models.local import Local, _load
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Waiting
-from synthpref.stages.followup import Followup, YesNo
-from synthpref.stages.logprob import DensityRatio, Implicit, Perplexity, Reference
-from synthpref.testing import FunctionAsk, row
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see `make local-test`")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 # What other packages warn of is not ours to mend.
 pytestmark = [pytest.mark.local, pytest.mark.filterwarnings("default")]
 
-CLOSE = 1e-4
-QUESTIONS = [
-    "Why is the sky blue?",
-    "Say it.",
-    "What is an answer, and what is a question that has none? " * 3,
-]
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A tiny model: its folder, and the same used without us."""
-
-    folder: str
-    plain: Any
-    tokens: Any
-
-    def text(self, messages: Sequence[Message], **how: Any) -> str:
-        return str(self.tokens.apply_chat_template(list(messages), tokenize=False, **how))
-
-    def logits(self, text: str) -> tuple[list[int], Any]:
-        ids = self.tokens(text, add_special_tokens=False)["input_ids"]
-        with torch.no_grad():
-            return ids, self.plain(torch.tensor([ids])).logits[0].float()
-
-    def spans(self, text: str, start: int, end: int) -> list[float]:
-        """The log-probabilities of the tokens between two places of a text, found by the tokenizer's offsets."""
-        marked = self.tokens(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, logits = self.logits(text)
-        logprobs = logits.log_softmax(-1)
-        return [
-            float(logprobs[i - 1, ids[i]])
-            for i, (first, last) in enumerate(marked["offset_mapping"])
-            if start <= first and last <= end
-        ]
-
-    def answer(self, context: Sequence[Message], text: str) -> list[float]:
-        before = self.text(context, add_generation_prompt=True)
-        return self.spans(before + text, len(before), len(before + text))
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tiny")
-
-
-def loaded(folder: str, kind: str = "AutoModelForCausalLM") -> Tiny:
-    plain = getattr(transformers, kind).from_pretrained(folder, dtype="float32").eval()
-    return Tiny(folder, plain, transformers.AutoTokenizer.from_pretrained(folder))
 
 
 @pytest.fixture(scope="module")
@@ -462,22 +416,11 @@ def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
 # ---- scores
 
 
-class ModelsAsk(FunctionAsk):
-    """An Ask of backends."""
-
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
-        super().__init__(lambda request: [])
-        self.backends = backends
-
-    async def _send(self, model: str, request: Request) -> list[Completion]:
-        return await self.backends[model].complete(replace(request, seed=1))
-
-
-def scored(stage: RowStage, given: Row, **models: Tiny) -> Row:
+def scored(stage: RowStage, **models: Tiny) -> Row:
     async def go() -> Row:
         shared: dict[str, Any] = {}
         backends = {role: Local(model=model.folder).open(shared) for role, model in models.items()}
-        made = await stage.run(given, ModelsAsk(backends))
+        made = await stage.run(ASKED, ModelsAsk(backends))
         for backend in backends.values():
             await backend.aclose()
         assert isinstance(made, Row)
@@ -486,111 +429,15 @@ def scored(stage: RowStage, given: Row, **models: Tiny) -> Row:
     return asyncio.run(go())
 
 
-ANSWERS = ("Light is scattered, the blue more than the red.", "No.", "Ünder – ☂ 天空 the sky")
-ASKED = row(QUESTIONS[0], *ANSWERS, reference="Blue light scatters most.")
-
-
-def near(expected: Sequence[float]) -> Any:
-    return pytest.approx(list(expected), abs=CLOSE, rel=1e-4)
-
-
-def test_perplexity(strong: Tiny) -> None:
-    read = [strong.answer(ASKED.prompt, text) for text in ANSWERS]
-    for form, formula in {
-        "sum": math.fsum,
-        "mean": lambda t: math.fsum(t) / len(t),
-        "perplexity": lambda t: math.exp(-math.fsum(t) / len(t)),
-    }.items():
-        made = scored(Perplexity.model_validate({"model": "m", "form": form}), ASKED, m=strong)
-        assert made.values("perplexity") == near([formula(tokens) for tokens in read])
-
-
-def test_density_ratio_and_implicit_reward(strong: Tiny, weak: Tiny) -> None:
-    over, under = ([m.answer(ASKED.prompt, text) for text in ANSWERS] for m in (strong, weak))
-    sums = [math.fsum(a) - math.fsum(b) for a, b in zip(over, under, strict=True)]
-    made = scored(DensityRatio(strong="s", weak="w"), ASKED, s=strong, w=weak)
-    assert made.values("density_ratio") == near(sums)
-    made = scored(DensityRatio(strong="s", weak="w", per_token=True), ASKED, s=strong, w=weak)
-    assert made.values("density_ratio") == near([x / len(a) for x, a in zip(sums, over, strict=True)])
-    made = scored(Implicit(policy="s", reference="w", beta=0.3), ASKED, s=strong, w=weak)
-    assert made.values("implicit") == near([0.3 * x for x in sums])
-
-
-def test_density_ratio_with_a_prefix_for_the_strong_model(strong: Tiny, weak: Tiny) -> None:
-    stage = DensityRatio(strong="s", weak="w", prefixes=("safety",))
-    system = FunctionAsk(lambda r: []).prompt("score/prefixes/safety")[0]
-    over = [math.fsum(strong.answer([system, *ASKED.prompt], text)) for text in ANSWERS]
-    under = [math.fsum(weak.answer(ASKED.prompt, text)) for text in ANSWERS]
-    made = scored(stage, ASKED, s=strong, w=weak)
-    assert made.values("density_ratio") == near([a - b for a, b in zip(over, under, strict=True)])
-
-
-def test_followups(strong: Tiny) -> None:
-    ask = FunctionAsk(lambda r: [])
-
-    def mean(text: str, said: str) -> float:
-        dialogue = [*ASKED.prompt, {"role": "assistant", "content": text}]
-        before = strong.text(dialogue) + "<|im_start|>user\n"
-        whole = before + said + "<|im_end|>\n<|im_start|>assistant\n"
-        found = strong.spans(whole, len(before), len(before + said))
-        return math.fsum(found) / len(found)
-
-    expected = []
-    for text in ANSWERS:
-        good, bad = (
-            [mean(text, m["content"]) for m in ask.prompt(f"score/followups/clarity_{kind}")]
-            for kind in ("good", "bad")
-        )
-        expected.append(math.fsum(good) / len(good) - math.fsum(bad) / len(bad))
-    made = scored(Followup(model="m", aspects=("clarity",)), ASKED, m=strong)
-    assert made.values("followup") == near(expected)
-
-
-def test_reference(strong: Tiny) -> None:
-    request = FunctionAsk(lambda r: []).prompt("score/final")
-    assert ASKED.reference is not None
-    read = [
-        strong.answer([*ASKED.prompt, {"role": "assistant", "content": text}, *request], ASKED.reference)
-        for text in ANSWERS
-    ]
-    made = scored(Reference(model="m"), ASKED, m=strong)
-    assert made.values("reference") == near([math.fsum(tokens) for tokens in read])
-    made = scored(Reference(model="m", per_token=True), ASKED, m=strong)
-    assert made.values("reference") == near([math.fsum(tokens) / len(tokens) for tokens in read])
+@pytest.mark.parametrize("case", SCORES, ids=lambda case: case.__name__)
+def test_a_score_is_what_transformers_says(strong: Tiny, weak: Tiny, case: Case) -> None:
+    for stage, expected in case(strong, weak):
+        assert scored(stage, s=strong, w=weak).values(stage.name) == near(expected)
 
 
 def test_yes_or_no(folder: Path, tmp_path: Path) -> None:
-    """On a model that answers with one of two letters, which are read as the beginnings of the two words."""
-    template = tmp_path / "short.j2"
-    template.write_text("{{ response }} Good by {{ rubric }}? yes or no", encoding="utf-8")
-    stage = YesNo(model="m", rubric="This criterion.", prompt=str(template))
-    place = tiny.policy(folder / "sure", seed=2)
-    sure = loaded(place)
-    asked = [
-        sure.text(user(f"{text} Good by This criterion.? yes or no"), add_generation_prompt=True)
-        for text in ANSWERS
-    ]
-    yes, no = (sure.tokens.encode(letter)[0] for letter in "yn")
-    with torch.no_grad():
-        ends = torch.stack(
-            [
-                sure.plain.model(torch.tensor([sure.logits(text)[0]])).last_hidden_state[0, -1]
-                for text in asked
-            ]
-        )
-        # Towards where all three prompts end, and so the most probable by far; the one a little off, so that it hangs
-        # on the prompt which of them is the more so.
-        towards = ends.mean(0) * 60 / ends.mean(0).square().sum()
-        sure.plain.lm_head.weight[yes] = towards
-        sure.plain.lm_head.weight[no] = towards + 0.3 * (ends[0] - ends[1]) / ends[0].norm()
-    sure.plain.save_pretrained(place)
-    expected = []
-    for text in asked:
-        odds = sure.logits(text)[1][-1].double().softmax(-1)
-        assert float(odds[yes] + odds[no]) > 0.99
-        expected.append(float(odds[yes] / (odds[yes] + odds[no])))
-    assert max(expected) - min(expected) > 0.1
-    assert scored(stage, ASKED, m=sure).values("yesno") == near(expected)
+    sure, stage, expected = yes_or_no(folder, tmp_path)
+    assert scored(stage, s=sure).values("yesno") == near(expected)
 
 
 # ---- a run

@@ -21,7 +21,6 @@ from synthpref.models.local import Local
 from synthpref.models.local_line import Line, Waiting, batch
 from synthpref.models.local_text import (
     ended,
-    heads,
     pieces,
     sampling,
     spoken_until,
@@ -113,11 +112,6 @@ def test_where_a_text_ends() -> None:
     assert spoken_until(tokens, 0) == ()
 
 
-def test_heads() -> None:
-    assert heads([0.5], {0: "LABEL_0"}) == {"reward": 0.5}
-    assert heads([1, 2, 3], {0: "LABEL_0", 1: "honest"}) == {"head_0": 1, "honest": 2, "head_2": 3}
-
-
 # ---- the line
 
 
@@ -143,9 +137,12 @@ def test_what_goes_together(line: list[Any], places: int, taken: str) -> None:
 
 def test_the_line_works_in_one_thread_and_ends_with_its_last_user() -> None:
     threads: list[str] = []
+    dropped: list[str] = []
     batches: list[list[int]] = []
 
     def load() -> None:
+        assert len(dropped) == threads.count("load")
+        threads.append("load")
         threads.append(threading.current_thread().name)
 
     def work(taken: Sequence[Waiting[int, int]]) -> None:
@@ -157,22 +154,29 @@ def test_the_line_works_in_one_thread_and_ends_with_its_last_user() -> None:
             else:
                 one.done(one.task * 2)
 
+    def drop() -> None:
+        dropped.append(threading.current_thread().name)
+
     async def go() -> list[Any]:
-        line: Line[int, int] = Line("a line", load, work)
+        line: Line[int, int] = Line("a line", load, work, drop)
         line.use(2)
         line.use(4)
         asked = [line.ask(i, kind="x", length=i) for i in range(6)]
         made = list(await asyncio.gather(*asked, return_exceptions=True))
         await line.aclose()
         assert await line.ask(9, kind="x", length=1) == 18
+        await line.rest()
+        assert (threads.count("load"), len(dropped)) == (1, 1)
+        assert await line.ask(10, kind="x", length=1) == 20
         await line.aclose()
         return made
 
     made = asyncio.run(go())
     assert isinstance(made[3], BackendError)
     assert [m for i, m in enumerate(made) if i != 3] == [0, 2, 4, 8, 10]
-    assert set(threads) == {"a line"}
-    assert sorted(i for taken in batches for i in taken) == [0, 1, 2, 3, 4, 5, 9]
+    assert set(threads) == {"a line", "load"}
+    assert (threads.count("load"), dropped) == (2, ["a line"] * 2)
+    assert sorted(i for taken in batches for i in taken) == [0, 1, 2, 3, 4, 5, 9, 10]
     assert max(map(len, batches)) <= 4
     assert "a line" not in {thread.name for thread in threading.enumerate()}
 
@@ -182,7 +186,7 @@ def test_what_cannot_be_loaded_is_the_answer_to_all() -> None:
         raise BackendError("not_found", "no such model")
 
     async def go() -> None:
-        line: Line[int, int] = Line("a line", load, lambda taken: None).use(2)
+        line: Line[int, int] = Line("a line", load, lambda taken: None, lambda: None).use(2)
         for _ in range(2):
             with pytest.raises(BackendError, match="no such model") as caught:
                 await line.ask(1, kind="x", length=1)
@@ -202,7 +206,9 @@ def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(place: str, kind: st
             raise ZeroDivisionError("a slip")
 
     async def go() -> None:
-        line: Line[int, int] = Line("a line", lambda: step("load"), lambda taken: work(taken)).use(1)
+        line: Line[int, int] = Line(
+            "a line", lambda: step("load"), lambda taken: work(taken), lambda: None
+        ).use(1)
 
         def work(taken: Sequence[Waiting[int, int]]) -> None:
             step("work")

@@ -14,7 +14,7 @@ import pytest
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request, TokenLogprob
-from synthpref.models import wire
+from synthpref.models import reward_json, wire
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated, answers
 from wire import Server, nobody, serving, status
@@ -317,7 +317,7 @@ def test_a_prompt_of_a_megabyte_goes_through(transport: str) -> None:
     ],
 )
 def test_reward_answers_in_their_forms(answer: Any, values: dict[str, float]) -> None:
-    assert wire.reward_answer(answer)[0].values == values
+    assert reward_json.reward_answer(answer)[0].values == values
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_reward_answers_in_their_forms(answer: Any, values: dict[str, float]) ->
 )
 def test_a_reward_that_is_none_is_an_error_and_no_number(answer: Any) -> None:
     with pytest.raises(BackendError, match="unknown shape"):
-        wire.reward_answer(answer)
+        reward_json.reward_answer(answer)
 
 
 def test_roles_on_one_endpoint_share_its_limit_and_the_session() -> None:
@@ -435,7 +435,7 @@ def test_a_text_in_parts_is_one_text() -> None:
     ],
 )
 def test_an_error_inside_a_good_status_has_its_kind(inside: Any, kind: str) -> None:
-    for read in (wire.chat_answer, wire.embed_answer, wire.reward_answer):
+    for read in (wire.chat_answer, wire.embed_answer, reward_json.reward_answer):
         with pytest.raises(BackendError) as caught:
             read({"error": inside})
         assert caught.value.kind == kind

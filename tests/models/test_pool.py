@@ -14,6 +14,7 @@ from synthpref.models.caps import Caps
 from synthpref.models.limit import Limit
 from synthpref.models.limiter import Limiter
 from synthpref.models.pool import FAILURES_IN_A_ROW, LONGEST_ASIDE_S, Endpoint, Pool, limiter_for
+from synthpref.models.prefixes import Prefixes
 
 QUESTION: Request = Request(messages=({"role": "user", "content": "Why?"},), seed=5)
 DOWN: ErrorKind = "unreachable"
@@ -267,3 +268,71 @@ def test_the_tightest_of_the_roles_limits_holds() -> None:
     assert (first.limit.most, first.caps.rpm, first.caps.tpm) == (4, 60, 900)
     assert first.limit.value <= 4
     assert limiter_for(shared, "there", 256, None, None) is not first
+
+
+# ---- equal beginnings
+
+
+def begins(text: str, then: str = "") -> Request:
+    return Request(messages=({"role": "user", "content": text * 300 + then},), seed=5)
+
+
+def drive(pool: Pool, fakes: list[Fake], requests: list[Request]) -> list[int]:
+    """Which endpoint got each, all of them under way at once."""
+
+    async def go() -> list[int]:
+        for fake in fakes:
+            fake.gate = asyncio.Event()
+        got, tasks = [], []
+        for request in requests:
+            before = [fake.calls for fake in fakes]
+            tasks.append(asyncio.create_task(pool.complete(request)))
+            await asyncio.sleep(0)
+            got.append(next(i for i, fake in enumerate(fakes) if fake.calls > before[i]))
+        for fake in fakes:
+            assert fake.gate
+            fake.gate.set()
+        await asyncio.gather(*tasks)
+        return got
+
+    return asyncio.run(go())
+
+
+def test_requests_that_begin_alike_go_where_their_beginning_was_read() -> None:
+    fakes = [Fake(), Fake()]
+    pool, _ = made(*fakes, most=40, prefixes=Prefixes())
+    got = drive(pool, fakes, [begins(text, str(i)) for i in range(4) for text in "aabb"])
+    assert [got[i] for i, text in enumerate("aabb" * 4) if text == "a"] == [got[0]] * 8
+    assert [got[i] for i, text in enumerate("aabb" * 4) if text == "b"] == [got[2]] * 8
+    assert got[0] != got[2], "a new one goes to the one with more room"
+
+
+def test_one_that_is_much_fuller_is_not_chosen_for_what_it_has_read() -> None:
+    fakes = [Fake(), Fake()]
+    pool, _ = made(*fakes, most=16, prefixes=Prefixes())
+    got = drive(pool, fakes, [begins("a", str(i)) for i in range(16)])
+    # A quarter of 16; after that both have read it, and the emptier one is next.
+    assert got[:6] == [0, 0, 0, 0, 0, 1]
+    assert 6 <= got.count(1) <= 8
+
+
+def test_one_that_is_away_is_not_chosen_for_what_it_has_read() -> None:
+    fakes = [Fake(), Fake()]
+    pool, clock = made(*fakes, prefixes=Prefixes())
+    drive(pool, fakes, [begins("a")])
+    pool.endpoints[0].aside_until = clock.now + 5
+    assert drive(pool, fakes, [begins("a")]) == [1]
+
+
+def test_what_is_remembered_has_an_end() -> None:
+    prefixes = Prefixes(most=3)
+    first = prefixes.marks(begins("abc"))
+    assert len(first) == 3
+    assert prefixes.marks(begins("abc", "more")) == first[:3]
+    assert prefixes.marks(begins("x" * 100))[:1] != first[:1]
+    assert len(prefixes.marks(begins("a" * 100))) == 32
+    prefixes.note(first, 1)
+    assert prefixes.longest(first, [0, 1]) == [1]
+    assert prefixes.longest(first, [0, 2]) == [0, 2]
+    prefixes.note(prefixes.marks(begins("xyz")), 0)
+    assert prefixes.longest(first, [0, 1]) == [0, 1], "the oldest are forgotten"

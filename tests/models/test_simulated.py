@@ -470,7 +470,7 @@ def test_the_shipped_templates_are_understood() -> None:
 
 
 def test_one_role_can_do_what_its_fields_say() -> None:
-    least = {"chat", "n", "embed", "reward", "prefill"}
+    least = {"chat", "n", "embed", "reward", "compare", "prefill"}
     assert Simulated().able() == {*least, "logprobs", "prompt_logprobs", "json_schema"}
     assert Simulated(structured_output=False, logprobs=False).able() == least
 

@@ -4,6 +4,7 @@ What an engine answers is in tests/vllm_group."""
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import Request, TokenLogprob
 from synthpref.core.types import Usage
 from synthpref.models import vllm_args as arguments
+from synthpref.models import vllm_places as places
 from synthpref.models import vllm_read as read
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
 from synthpref.models.vllm import VLLM
 from synthpref.models.vllm_engine import QUIET_S, Engine, family
+from synthpref.models.vllm_memory import advice
 from synthpref.models.vllm_serve import Server, VLLMServe, flags, free_ports
 from synthpref.models.wire import LEAST
 
@@ -111,7 +114,7 @@ def test_the_key_holds_what_can_change_an_answer(tmp_path: Path) -> None:
     assert VLLM(model="m", engines=4, engine=fast).identity() == usual
     changes: list[dict[str, Any]] = [
         {"engine": {"quantization": "fp8"}}, {"engine": {"max_model_len": 9}}, {"sampling": {"top_k": 4}},
-        {"lora": "a"}, {"chat_template": "{{ x }}"}, {"chat_template_kwargs": {"enable_thinking": False}},
+        {"lora": "an/adapter"}, {"chat_template": "{{ x }}"}, {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning_parser": "qwen3"}, {"serves": "reward"}, {"structured_output": False},
     ]  # fmt: skip
     changed = [str(VLLM(model="m", **change).identity()) for change in changes]
@@ -127,9 +130,9 @@ def test_the_key_holds_what_can_change_an_answer(tmp_path: Path) -> None:
 
 
 def test_what_an_engine_is_started_with() -> None:
-    spec = VLLM(model="m", engine={"dtype": "bfloat16"}, lora="a", reasoning_parser="qwen3")
+    spec = VLLM(model="m", engine={"dtype": "bfloat16"}, lora="an/adapter", reasoning_parser="qwen3")
     assert spec.start_arguments() == {
-        "model": "m", "dtype": "bfloat16", "enable_lora": True, "reasoning_parser": "qwen3", "disable_log_stats": True,
+        "model": "m", "dtype": "bfloat16", "enable_lora": True, "max_loras": 1, "reasoning_parser": "qwen3", "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }  # fmt: skip
     assert VLLM(model="m", serves="reward").start_arguments()["runner"] == "pooling"
@@ -142,12 +145,82 @@ def test_what_an_engine_is_started_with() -> None:
 def test_each_engine_gets_devices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = VLLM(model="m", engines=2, engine={"tensor_parallel_size": 2})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 5,GPU-a,GPU-b,7")
-    assert spec._places() == [("m (1)", "4,5"), ("m (2)", "GPU-a,GPU-b")]
-    assert VLLM(model="m")._places() == [("m", None)], "one engine takes what the environment leaves"
+    assert places.of(spec) == [("m (1)", "4,5"), ("m (2)", "GPU-a,GPU-b")]
+    assert places.of(VLLM(model="m")) == [("m", None)], "one engine takes what the environment leaves"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     with pytest.raises(BackendError, match="2 x 2 devices are asked for, and there are 3"):
-        spec._places()
-    assert arguments.visible_devices(None, 2) == ["0", "1"]
+        places.of(spec)
+    assert places.visible_devices(None, 2) == ["0", "1"]
+
+
+def folder(path: Path, rank: int = 8, weights: bytes = b"w") -> str:
+    """An adapter, as far as it is looked at."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "adapter_config.json").write_text(json.dumps({"r": rank}), encoding="utf-8")
+    (path / "adapter_model.safetensors").write_bytes(weights)
+    return str(path)
+
+
+def test_adapters_have_names_and_share_an_engine(tmp_path: Path) -> None:
+    loras = {"polite": folder(tmp_path / "a", 8), "terse": folder(tmp_path / "b", 33), "far": "some/adapter"}
+    roles = [VLLM(model="m", loras=loras, lora=name) for name in (None, "polite", "terse", "far")]
+    started = [role.start_arguments() for role in roles]
+    assert all(one == started[0] for one in started)
+    assert (started[0]["max_loras"], started[0]["max_lora_rank"]) == (3, 64)
+    assert len({str(role.identity()) for role in roles}) == 4
+    assert roles[0].identity() == VLLM(model="m").identity(), "which others there are changes nothing"
+    assert roles[1].identity() == VLLM(model="m", lora=loras["polite"]).identity(), "nor does the name"
+    served = VLLMServe(model="m", loras=loras, lora="terse")
+    words = served._words({}, None)
+    assert words == ["--lora-modules", *(f"{name}={path}" for name, path in loras.items())]
+    assert served._wire((1,)).model == "terse"
+    with pytest.raises(ValidationError, match="no 'polit' in loras; did you mean 'polite'"):
+        VLLM(model="m", loras=loras, lora="polit")
+
+
+def test_an_adapter_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    here, there = folder(tmp_path / "a"), folder(tmp_path / "b/c")
+    first = VLLM(model="m", lora=here).identity()
+    assert VLLM(model="m", lora=there).identity() == first, "it was only moved"
+    folder(tmp_path / "a", weights=b"trained")
+    assert VLLM(model="m", lora=here).identity() != first
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(ValidationError, match="is no folder with an adapter"):
+            VLLM(model="m", loras={"a": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ([{}, {}], ""),
+        (
+            [{}, {"model": "n"}],
+            "device 0 is to give 1.84 of its memory at a time (models.r0 0.92, models.r1 0.92)",
+        ),
+        (
+            [
+                {"engine": {"gpu_memory_utilization": 0.5}},
+                {"model": "n", "engine": {"gpu_memory_utilization": 0.5}},
+            ],
+            "",
+        ),
+        ([{"devices": ["0"]}, {"model": "n", "devices": ["1"]}], ""),
+        ([{"engines": 2}, {"model": "n", "devices": ["1"]}], "device 1 is to give 1.84"),
+        ([{"placement": "in_turn"}, {"model": "n", "placement": "in_turn"}], ""),
+        ([{"placement": "in_turn"}, {"model": "n"}], "device 0 is to give"),
+        ([{"placement": "in_turn"}, {}], "on one engine with models.r0, whose placement is in_turn"),
+    ],
+)
+def test_models_that_do_not_fit_together_are_found_before_they_start(
+    monkeypatch: pytest.MonkeyPatch, fields: list[Any], said: str
+) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    roles = {f"r{i}": VLLM(**{"model": "m", **one}) for i, one in enumerate(fields)}
+    found = VLLM.beside(roles)
+    assert [said in str(problem) for problem in found] == ([True] if said else []), found
+    assert VLLM.beside is VLLMServe.beside, "both are looked at together"
+    monkeypatch.setattr(arguments, "on_cpu", lambda: True)
+    assert len(VLLM.beside(roles)) == (1 if "on one engine" in said else 0)
 
 
 # ---- requests and replies
@@ -234,8 +307,13 @@ def test_an_answer_that_the_engine_gave_up_is_none(reason: str) -> None:
 
 
 def test_heads_are_named_as_on_the_wire() -> None:
-    assert read.heads([0.5], 9, "m")[0].values == {"reward": 0.5}
-    assert read.heads([0.5, -1], 9, "m")[0].values == {"head_0": 0.5, "head_1": -1.0}
+    said = {"role": "assistant", "content": "So."}
+    asked, two = Request(messages=(said,), kind="reward"), Request(messages=(said, said), kind="compare")
+    assert read.heads([0.5], None, asked, 9, "m")[0].values == {"reward": 0.5}
+    assert read.heads([0.5, -1], None, asked, 9, "m")[0].values == {"head_0": 0.5, "head_1": -1.0}
+    named = read.heads([0.5, -1], {"0": "kind", "1": "LABEL_1"}, asked, 9, "m")[0]
+    assert named.values == {"kind": 0.5, "head_1": -1.0}
+    assert read.heads([0.5, -1], {0: "a", 1: "b"}, two, 9, "m")[0].values == {"reward": 1.5}
     (made,) = read.vector([1, 0.5], 9, "m")
     assert (made.vector, made.usage) == ((1.0, 0.5), Usage(9, 0))
 
@@ -402,6 +480,43 @@ def test_the_family_of_a_process_is_all_that_it_started() -> None:
     assert family({process.pid}) == {}
 
 
+TRACE = "Traceback (most recent call last):\n"
+
+
+@pytest.mark.parametrize(
+    ("cause", "log", "said"),
+    [
+        ("ValueError: Free memory on device cuda:0 (9.1/79.2 GiB) on startup is less than desired GPU memory "
+         "utilization (0.92, 72.9 GiB).", "", "lower engine.gpu_memory_utilization, end the other program"),
+        ("ValueError: Available memory on node 0 (15/19 GiB) on kv cache allocation is less than requested", "",
+         "lower engine.kv_cache_memory_bytes"),
+        ("ValueError: No available memory for the cache blocks.", "", "raise engine.gpu_memory_utilization"),
+        ("ValueError: To serve at least one request, (9 GiB KV cache is needed, which is larger than the available KV "
+         "cache memory (1 GiB). Based on the available memory, the estimated maximum model length is 4096.", "",
+         "lower engine.max_model_len to 4096 or less"),
+        ("RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests.", "",
+         "lower engine.max_num_seqs"),
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.",
+         f"{TRACE}in load_model\nin create_weights\nOutOfMemoryError: CUDA out of memory.\n{TRACE}in execute_model\n",
+         "engine.tensor_parallel_size"),
+        ("OutOfMemoryError: HIP out of memory.", f"{TRACE}in initialize\nin profile_run\nin _dummy_run\n",
+         "lower engine.max_num_batched_tokens"),
+        ("OutOfMemoryError: CUDA out of memory.", f"{TRACE}in compile_or_warm_up_model\nin capture_model\n",
+         "engine.enforce_eager"),
+        ("OutOfMemoryError: CUDA out of memory.", f"{TRACE}in load_model\n{TRACE}in _allocate_kv_cache_tensors\n",
+         "leaves more beside the cache"),
+        ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+         f"{TRACE}in execute_model\n", "max_num_batched_tokens"),
+        ("MemoryError: ", "", "take a smaller or a quantized model"),
+        ("ValueError: no such thing", f"{TRACE}in load_model", ""),
+    ],
+)  # fmt: skip
+def test_out_of_memory_says_which_argument_to_change(cause: str, log: str, said: str) -> None:
+    found = advice(cause, log)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
 @pytest.mark.parametrize(
     ("log", "error", "kind", "said"),
     [
@@ -411,14 +526,14 @@ def test_the_family_of_a_process_is_all_that_it_started() -> None:
             "more\nTraceback (most recent call last):\nRuntimeError: worker failed\n",
             RuntimeError("Engine core initialization failed"),
             "unsupported",
-            "OutOfMemoryError: CUDA out of memory. Tried more; lower engine.max_model_len",
+            "OutOfMemoryError: CUDA out of memory. Tried more; lower engine.max_model_len or",
         ),
         (
             "x\nTraceback (most recent call last):\n(EngineCore pid=7) ValueError: No available memory for the cache "
             "blocks.\n",
             RuntimeError("Engine core initialization failed"),
             "unsupported",
-            "raise it",
+            "the weights leave no room: raise engine.gpu_memory_utilization",
         ),
     ],
 )

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from synthpref import job
 from synthpref.core import combine
 from synthpref.core.combine import Floats, Weighing, labelled_pairs, learn
-from synthpref.core.errors import StageError
+from synthpref.core.errors import RecipeError, StageError
 from synthpref.core.seam import Request
 from synthpref.core.types import Note, Row, Score
 from synthpref.models.simulated import Simulated, answers
@@ -103,6 +103,31 @@ def test_standardised_over_the_run_each_score_has_the_same_say() -> None:
     made = run_stage(Combine.model_validate(fields), rows)
     expected = ((a - a.mean()) / a.std() + 3 * (b - b.mean()) / b.std()) / 9
     assert np.allclose([r.values("combined") for r in made], expected)  # type: ignore[union-attr]
+
+
+def test_constants_that_are_given_stand_for_those_of_the_run() -> None:
+    constants = {"a": {"mean": 1, "sd": 2}, "b": {"mean": 0, "sd": 0.5}, "flat": {"mean": 4, "sd": 0}}
+    fields: dict[str, Any] = {"weights": {"a": 1, "b": -3, "flat": 5}, "standardise": constants}
+    [made] = run_stage(Combine.model_validate(fields), [scored("r", a=[5, None], b=[1, 1], flat=[4, 9])])
+    assert isinstance(made, Row)
+    assert made.values("combined") == [pytest.approx((1 * 2 - 3 * 2) / 9), None]
+    assert len(Combine.model_validate(fields).expand()) == 1
+    for wrong, said in (
+        ({"weights": {"a": 1, "c": 1}}, "no mean and sd of the score 'c'"),
+        ({"weights": {"weights": {"a": 1}, "mean": {"a": 0}, "sd": {"a": 1}}}, "bring their own mean and sd"),
+        ({"standardise": {**constants, "a": {"mean": 1}}}, "sd"),
+        ({"standardise": {**constants, "a": {"mean": math.nan, "sd": 1}}}, "finite"),
+        ({"standardise": {"file": "nowhere.json"}}, "cannot be read"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            Combine.model_validate({**fields, **wrong})
+
+
+def test_a_sum_that_is_no_number_is_no_score() -> None:
+    fields = {"weights": {"a": 1, "b": 1}, "standardise": {n: {"mean": 0, "sd": 1e-300} for n in "ab"}}
+    [made] = run_stage(Combine.model_validate(fields), [scored("r", a=[1e300], b=[1.0])])
+    assert isinstance(made, Row)
+    assert made.values("combined") == [None]
 
 
 # ---- weights that are learned
@@ -215,10 +240,10 @@ def test_labels_of_some_rows_give_every_row_a_score() -> None:
     [part] = Combine.model_validate(LEARNED).expand()
     (note,) = [x for x in part.run(rows, random.Random(0)) if isinstance(x, Note)]  # type: ignore[attr-defined]
     assert (note.facts["pairs"], note.facts["rows"], note.facts["without a value"]) == (39 * 3 + 1, 40, 1)
-    weights, centre, spread = (note.facts[key] for key in ("weights", "centre", "spread"))
+    weights, mean, sd = (note.facts[key] for key in ("weights", "mean", "sd"))
     for r in made[:2]:
         by_hand = [
-            sum(weights[n] * (s.scores[n].value - centre[n]) / spread[n] for n in NAMES)  # type: ignore[operator]
+            sum(weights[n] * (s.scores[n].value - mean[n]) / sd[n] for n in NAMES)  # type: ignore[operator]
             for s in r.samples
         ]
         assert r.values("quality") == pytest.approx(by_hand)
@@ -284,7 +309,7 @@ def test_the_report_tells_the_weights_and_another_run_takes_them_from_there(tmp_
     assert "120 pairs labelled by human" in line
     assert "Most weight is on a, b" in line
     page = (tmp_path / "one/run/report.md").read_text(encoding="utf-8")
-    assert "|  | weights | share | alone | centre | spread |" in page
+    assert "|  | weights | share | alone | mean | sd |" in page
 
     again, same = ran(tmp_path / "one", tree(labelled(), LEARNED))
     assert (again, same["stages"]) == (first, report["stages"])
@@ -295,12 +320,27 @@ def test_the_report_tells_the_weights_and_another_run_takes_them_from_there(tmp_
         "weights": 0.5,
         "share": 0.5,
     }
+    assert any("standardised by (mean, standard deviation): a (" in line for line in spread["statements"])
     assert ran(tmp_path / "one", tree(labelled(), LEARNED))[1]["stages"] == report["stages"]
 
     path = "../one/run/report.json"
     taken, other = ran(tmp_path / "two", tree(labelled(), {"weights": {"file": path}, "name": "quality"}))
     assert taken == first
     assert not any("notes" in stage for stage in other["stages"])
+
+
+def test_constants_of_a_run_are_taken_from_its_report(tmp_path: Path) -> None:
+    fields = {"weights": {"a": 1, "b": -1}, "name": "quality"}
+    whole, _ = ran(tmp_path / "one", tree(labelled(), {**fields, "standardise": "run"}))
+    some = tree(labelled(), {**fields, "standardise": {"file": "../one/run/report.json"}})
+    some["source"]["rows"] = some["source"]["rows"][:9]
+    part, report = ran(tmp_path / "two", some)
+    assert len(part) == 9
+    assert all(values == pytest.approx(whole[id]) for id, values in part.items())
+    assert not any("notes" in stage for stage in report["stages"])
+    bare = {**fields, "standardise": {"file": "../two/run/report.json"}}
+    with pytest.raises(RecipeError, match="no stage of that run standardised"):
+        ran(tmp_path / "three", tree(labelled(), bare))
 
 
 def test_weights_in_a_file_are_read_and_a_change_of_them_counts(tmp_path: Path) -> None:
@@ -329,7 +369,7 @@ def test_a_run_without_labels_ends_with_the_reason(tmp_path: Path) -> None:
         ({"weights": {"a": 1}, "penalty": "l1"}, "goes with `fit` only"),
         ({"weights": {"a": 1}, "scores": ["a"]}, "goes with `fit` only"),
         ({"weights": {"file": "nowhere.json"}}, "cannot be read"),
-        ({"weights": {"weights": {"a": 1}, "centre": {"b": 1}, "spread": {"a": 1}}}, "of the same scores"),
+        ({"weights": {"weights": {"a": 1}, "mean": {"b": 1}, "sd": {"a": 1}}}, "of the same scores"),
         ({"fit": "human", "scores": ["a"]}, "at least two"),
         ({"fit": "human", "scores": ["a", "a"]}, "at least two"),
         ({"fit": "human", "scores": ["a", "human"]}, "from itself"),

@@ -1,18 +1,17 @@
-"""Juries in a world where the truth is known: what more jurors, and weighing them, are worth."""
+"""Juries in a world where the truth is known: what weighing jurors, stopping early and a debate are worth. What more
+jurors are worth is in test_calibration.py."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from functools import cache
-from statistics import NormalDist, mean
+from statistics import mean
 from typing import Any
 
 import pytest
 from judges import Simulating
 
-from synthpref.core.agreement import kappa
 from synthpref.core.seam import Completion, Request
 from synthpref.core.stage import Barrier
 from synthpref.core.types import Row
@@ -21,7 +20,6 @@ from synthpref.stages.debate import Debate
 from synthpref.stages.jury_pair import JuryPair
 from synthpref.testing import row
 
-NOISE = 2.0
 JURORS = tuple(f"juror {i}" for i in range(5))
 
 
@@ -77,39 +75,8 @@ def outcomes(made: list[Row], name: str = "voted") -> list[float]:
     return [next(c.p or 0.0 for c in one.comparisons if c.name == name) for one in made]
 
 
-def alike(noise: float = NOISE) -> dict[str, Simulated]:
+def alike(noise: float) -> dict[str, Simulated]:
     return {name: Simulated(model=name, noise=noise) for name in JURORS}
-
-
-def expected(made: list[Row], jurors: int) -> list[float]:
-    """For each row the chance that most of so many jurors are right (Condorcet, 1785), each of whom sees both
-    qualities with an error of its own."""
-    chances = []
-    for one in made:
-        gap = abs(quality(one.samples[0].text) - quality(one.samples[1].text))
-        p = NormalDist().cdf(gap / (NOISE * math.sqrt(2)))
-        most = range(jurors // 2 + 1, jurors + 1)
-        chances.append(sum(math.comb(jurors, k) * p**k * (1 - p) ** (jurors - k) for k in most))
-    return chances
-
-
-def test_a_jurys_kappa_with_the_truth_grows_as_theory_says() -> None:
-    given = rows(300)
-    kappas = []
-    for size in (2, 3, 5):
-        stage = JuryPair(judges=JURORS[:size], swap=False, ties=False)
-        made, _ = judged(stage, alike(), given)
-        sides = outcomes(made)
-        if size == 2:
-            # Two that differ are a tie; the first of them alone is a jury of one.
-            sides = [one.comparisons[0].votes[0].value or 0.0 for one in made]
-            size = 1
-        chances = expected(given, size)
-        right = [side == truth(one) for side, one in zip(sides, given, strict=True)]
-        spread = math.sqrt(sum(p * (1 - p) for p in chances)) / len(chances)
-        assert abs(mean(right) - mean(chances)) < 3 * spread, (size, mean(right), mean(chances))
-        kappas.append(kappa(sides, [truth(one) for one in given]) or 0.0)
-    assert kappas[0] < kappas[1] < kappas[2], kappas
 
 
 def test_weighing_jurors_by_their_votes_beats_counting_them() -> None:
@@ -130,7 +97,7 @@ def test_weighing_jurors_by_their_votes_beats_counting_them() -> None:
 
 @pytest.mark.parametrize("reducer", ["majority", "multimode"])
 def test_stopping_early_ends_the_same_and_costs_less(reducer: Any) -> None:
-    given = rows(300)[:80]
+    given = rows(80)
     specs = alike(0.5)
     whole, all_asked = judged(JuryPair(judges=JURORS, reducer=reducer), specs, given)
     early, asked = judged(JuryPair(judges=JURORS, reducer=reducer, stop_early=True), specs, given)
@@ -142,7 +109,7 @@ def test_stopping_early_ends_the_same_and_costs_less(reducer: Any) -> None:
 
 
 def test_a_debate_is_right_more_often_than_one_of_those_who_debate() -> None:
-    given = rows(300)[:100]
+    given = rows(100)
     made, _ = judged(
         Debate(judges=("m",), rounds=1, about="pair"), {"m": Simulated(model="m", noise=2)}, given
     )

@@ -10,13 +10,12 @@ from synthpref.stages.reward import Reward
 from synthpref.testing import row, run_stage
 
 
-def scored(stage: Reward, given: Row, **heads: float) -> Row:
+def scored(stage: Reward, given: Row, **heads: float | None) -> Row:
     def answer(request: Request) -> list[Completion]:
         assert request.kind == "reward"
         assert [m["role"] for m in request.messages] == ["user", "assistant"]
-        return [
-            Completion(values={head: v + len(request.messages[-1]["content"]) for head, v in heads.items()})
-        ]
+        length = len(request.messages[-1]["content"])
+        return [Completion(values={head: None if v is None else v + length for head, v in heads.items()})]
 
     [made] = run_stage(stage, [given], answer)
     assert isinstance(made, Row)
@@ -49,11 +48,54 @@ def test_an_unclear_or_missing_head_is_an_error_that_names_those_there() -> None
         scored(Reward(model="rm"), row("Why?", "a"))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_no_score(value: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_what_is_no_number_is_no_score(value: float | None) -> None:
     score = scored(Reward(model="rm"), row("Why?", "a"), logit=value).samples[0].scores["reward"]
     assert score.value is None
     assert (score.why or "").startswith("no reward: head 'logit' gave")
+
+
+def test_heads_that_are_named_are_scores_of_their_own() -> None:
+    stage = Reward(model="rm", name="r", heads=("help", "verbose"))
+    assert stage.gives() == {"score:r.help", "score:r.verbose"}
+    made = scored(stage, row("Why?", "a", ""), verbose=-3, help=0)
+    assert list(made.samples[0].scores) == ["r.help", "r.verbose"]
+    assert made.values("r.help") == [1, None]
+    assert made.samples[1].scores["r.verbose"] == Score(None, why="empty response")
+    made = scored(
+        Reward(model="rm", name="r", heads=("help",), head="total"), row("Why?", "a"), help=0, total=4
+    )
+    assert made.values("r") == [5]
+    assert set(made.samples[0].scores) == {"r", "r.help", "r.total"}
+
+
+def test_heads_without_names_have_them_by_their_order() -> None:
+    stage = Reward(model="rm", name="r", heads=("help", "verbose"), head="verbose")
+    assert stage.gives() == {"score:r", "score:r.help", "score:r.verbose"}
+    made = scored(stage, row("Why?", "a"), head_0=1, head_1=None)
+    assert made.values("r.help") == [2]
+    assert made.samples[0].scores["r.verbose"].why == "no reward: head 'verbose' gave no number"
+    assert made.values("r") == [None]
+    assert scored(Reward(model="rm", heads=("only",)), row("Why?", "a"), reward=1).values("reward.only") == [
+        2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("heads", "said"),
+    [
+        ({"head_0": 1, "head_1": 2, "head_2": 3}, "heads names 2, and the reward model gave 3 without names"),
+        ({"reward": 1}, "gave 1 without names"),
+        ({"help": 1, "safe": 2}, "gave help, safe"),
+        ({"head_1": 1, "head_0": 2}, "gave head_1, head_0"),
+        ({}, "gave no head at all"),
+    ],
+)
+def test_other_heads_than_those_named_are_an_error(heads: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        scored(Reward(model="rm", heads=("help", "verbose")), row("Why?", "a"), **heads)
+    with pytest.raises(ValueError, match="each once"):
+        Reward(model="rm", heads=("help", "help"))
 
 
 def test_it_needs_a_reward_model() -> None:

@@ -106,12 +106,21 @@ def test_a_run_that_is_killed_leaves_no_engine_behind(policy: str, tmp_path: Pat
     assert all(gone(pid) for pid in pids)
 
 
-def test_an_engine_that_cannot_start_says_what_to_change(room: Room, policy: str) -> None:
-    backend = room.open(VLLM(model=policy, engine=SMALL | {"max_model_len": 100_000_000}))
-    with pytest.raises(BackendError, match="max_model_len") as caught:
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_model_len": 100_000_000}, "max_model_len"),
+        ({"kv_cache_memory_bytes": 4096}, r"lower engine\.max_model_len( to \d+ or less)?, or raise"),
+        ({"kv_cache_memory_bytes": 10**15}, r"lower engine\.kv_cache_memory_bytes"),
+        ({"model": "/nowhere/at/all"}, "did not start"),
+    ],
+)
+def test_an_engine_that_cannot_start_says_what_to_change(
+    room: Room, policy: str, fields: dict[str, Any], said: str
+) -> None:
+    model = fields.pop("model", policy)
+    backend = room.open(VLLM(model=model, engine=SMALL | fields))
+    with pytest.raises(BackendError, match=said) as caught:
         room.ask(backend)
-    assert caught.value.kind == "unsupported"
-    nowhere = room.open(VLLM(model="/nowhere/at/all", engine=SMALL))
-    with pytest.raises(BackendError, match="did not start"):
-        room.ask(nowhere)
+    assert caught.value.kind == ("not_found" if model != policy else "unsupported")
     room.close()

@@ -1,0 +1,419 @@
+"""Shards: journals over a journal, and how shards are dealt out to workers that come, die and are slow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthpref import __version__, job
+from synthpref.core.errors import JournalError, RecipeError, SynthprefError
+from synthpref.core.seam import ModelSpec
+from synthpref.core.types import Row
+from synthpref.engine.folder import JOURNAL, SHARDS
+from synthpref.engine.journal import Journal
+from synthpref.engine.overlay import Overlay, mine
+from synthpref.engine.progress import Progress
+from synthpref.engine.records import Outcome, digest, pack
+from synthpref.engine.role import Stop
+from synthpref.engine.runner import Runner
+from synthpref.engine.shards import DEATHS, Pool, Report, Worker, WorkerLost, gather, shard_held
+from synthpref.engine.steps import Step
+from synthpref.engine.tally import Tally
+from synthpref.models.openai import OpenAI
+from synthpref.on_ray import Cluster, gpus_of, imported
+from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
+from synthpref.testing import row
+
+EVERYTHING = mine(0, 1)
+
+
+def write(folder: Path, rows: int = 30, **changes: Any) -> Path:
+    role = {"backend": "simulated", "length": 30}
+    tree = {
+        "name": "sharded",
+        "seed": 5,
+        "allow": ["one_judge"],
+        "models": {
+            "policy": {**role, "model": "policy", "empty": 0.1},
+            "judge": {**role, "model": "judge", "malformed": 0.1},
+        },
+        "source": {"rows": [f"Question number {i // 2 * 2} about heat pumps, or {i}?" for i in range(rows)]},
+        "stages": [
+            {"synth.evolve": {"model": "policy", "check": False}},
+            {"sample.n": {"model": "policy", "n": 3}},
+            {"judge.point": {"model": "judge", "name": "good"}},
+            {"pair.extremes": {"score": "good"}},
+            "filter.dedup",
+            {"enrich.rationale": {"model": "judge"}},
+        ],
+        **changes,
+    }
+    folder.mkdir(exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def run_here(path: Path) -> Path:
+    """The folder of a run in this process, without shards."""
+    folder = path.parent / "here"
+    result = job.run(job.load(path), folder)
+    assert not result.stopped, result
+    return folder
+
+
+# ---- the journal of a shard
+
+
+def note(journal: Journal, made: Row, *outcomes: Outcome) -> None:
+    journal.finish(0, made.id, b"s", digest(pack(made)), outcomes or [Outcome(made, "row")], 0)
+
+
+def base_with(folder: Path, *ids: str) -> Path:
+    journal = Journal(folder / JOURNAL)
+    journal.begin()
+    for id in ids:
+        note(journal, row("q", id=id))
+    asyncio.run(journal.indexed())
+    journal.fold()
+    journal.close()
+    return folder / JOURNAL
+
+
+def is_done(journal: Journal, id: str) -> bool:
+    return journal.done(0, id, b"s", digest(pack(row("q", id=id))))
+
+
+def test_a_shard_knows_what_the_run_has_and_what_it_has_itself(tmp_path: Path) -> None:
+    base = base_with(tmp_path, "a", "b")
+    with closing(Overlay(tmp_path / "0.sqlite", base, EVERYTHING)) as shard:
+        note(shard, row("q", id="c"))
+        asyncio.run(shard.indexed())
+        assert [is_done(shard, id) for id in "abcd"] == [True, True, True, False]
+        assert [r.id for r in shard.rows(0)] == ["a", "b"], "what this segment makes is not yet there"
+    assert (tmp_path / f"{JOURNAL}-wal").exists() is False, "the base is only read"
+
+
+def test_a_row_that_the_run_had_counts_again_once_a_shard_has_seen_it(tmp_path: Path) -> None:
+    base = base_with(tmp_path, "a", "b")
+    main = Journal(base)
+    main.begin()
+    asyncio.run(main.settle())
+    main.fold()
+    with closing(Overlay(tmp_path / "0.sqlite", base, EVERYTHING)) as shard:
+        shard.seen(0, "b")
+        note(shard, row("q", id="c"))
+    assert list(main.rows(0)) == []
+    assert gather(main, tmp_path.joinpath("none")) == 0
+    (tmp_path / SHARDS).mkdir()
+    (tmp_path / "0.sqlite").rename(tmp_path / SHARDS / "0.sqlite")
+    assert gather(main, tmp_path / SHARDS) == 1
+    asyncio.run(main.indexed())
+    assert [r.id for r in main.rows(0)] == ["b", "c"]
+    assert list((tmp_path / SHARDS).iterdir()) == []
+    main.close()
+
+
+def test_a_shard_reads_its_own_rows_only(tmp_path: Path) -> None:
+    ids = [f"{i:03}" for i in range(450)]
+    base = base_with(tmp_path, *ids)
+    found = []
+    for n in range(3):
+        with closing(Overlay(tmp_path / f"{n}.sqlite", base, mine(n, 3))) as shard:
+            found.append([r.id for r in shard.rows(0)])
+    assert sorted(id for part in found for id in part) == ids
+    assert all(100 < len(part) < 200 for part in found)
+
+
+@given(st.text(max_size=8), st.integers(1, 50))
+def test_a_row_is_in_one_shard(id: str, of: int) -> None:
+    assert sum(mine(n, of)(id) for n in range(of)) == 1
+
+
+def test_one_process_to_a_shard(tmp_path: Path) -> None:
+    with (
+        shard_held(tmp_path / "0.sqlite"),
+        pytest.raises(JournalError, match="a worker still writes there"),
+        shard_held(tmp_path / "0.sqlite", 0.0),
+    ):
+        pass
+
+
+# ---- workers in this process
+
+Hire = Callable[[int], Awaitable[Worker]]
+
+
+class Here:
+    """A worker in this process, which dies when `dies` says so."""
+
+    def __init__(self, order: Order, dies: Callable[[int], bool]) -> None:
+        self.worker, self.dies, self.dead = ShardWorker(order, env={}), dies, False
+
+    async def walk(self, step: int, shard: int, of: int) -> Report:
+        walking = asyncio.create_task(self.worker.walk(step, shard, of))
+        while not walking.done():
+            await asyncio.wait([walking], timeout=0.001)
+            progress = self.worker.progress
+            # Not while it takes the lock, which only a process that dies lets go of.
+            if self.dead or (progress.entered and self.dies(progress.noted)):
+                self.dead = True
+                walking.cancel()
+                await asyncio.gather(walking, return_exceptions=True)
+                raise WorkerLost("killed")
+        return walking.result()
+
+    async def report(self) -> Report:
+        return self.worker.report()
+
+    async def stop(self, reason: str) -> None:
+        self.worker.end(reason)
+
+
+def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
+    recipe = job.load(path)
+    return Order(
+        version=__version__,
+        recipe=str(path),
+        settings=[],
+        limit=None,
+        env={},
+        digest=digest_of(recipe),
+        folder=str(folder),
+        token="t",
+        seat=seat,
+        seats=seats,
+    )
+
+
+def run_sharded(
+    path: Path,
+    folder: Path,
+    shards: int,
+    dies: Callable[[int], bool] = lambda noted: False,
+    stop: Stop | None = None,
+) -> tuple[Journal, Runner]:
+    """All steps, segments by two workers in this process."""
+    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    (folder / SHARDS / ORDER).write_text("t", encoding="utf-8")
+    recipe = job.load(path)
+    journal = Journal(folder / JOURNAL)
+
+    async def walk() -> Runner:
+        if gather(journal, folder / SHARDS):
+            await journal.indexed()
+        stopped = stop or Stop()
+        runner = Runner(recipe, lambda: job.source(recipe), journal, stopped, Progress())
+        tally = Tally(runner.progress, recipe.models, stopped)
+        runner.models.roles.update(tally.roles)
+
+        async def hire(seat: int) -> Worker:
+            return Here(order_of(path, folder, seat), dies)
+
+        pool = Pool(folder / SHARDS, 2, shards, hire, tally.hear, stopped, lambda: "", 60)
+
+        async def segment(step: Step) -> None:
+            await journal.settle()
+            journal.fold()
+            await pool.segment(step)
+            gather(journal, folder / SHARDS, whole=True)
+
+        runner.elsewhere = segment
+        await runner.run()
+        await journal.indexed()
+        return runner
+
+    return journal, asyncio.run(walk())
+
+
+def same_as_here(journal: Journal, here: Path) -> None:
+    wanted = Journal(here / JOURNAL)
+    last = wanted.steps()[-1]
+    for step in range(last + 1):
+        assert list(journal.rows(step)) == list(wanted.rows(step))
+        assert list(journal.left(step)) == list(wanted.left(step))
+        assert journal.state(step) == wanted.state(step)
+    assert journal.spent() == wanted.spent()
+    wanted.close()
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_shards_make_what_one_process_makes(tmp_path: Path, shards: int) -> None:
+    path = write(tmp_path)
+    here = run_here(path)
+    journal, runner = run_sharded(path, tmp_path / "run", shards)
+    same_as_here(journal, here)
+    assert runner.books().balanced
+    spent = {role: n for role, (n, _, _) in journal.spent().items()}
+    assert {name: role.meter.completions for name, role in runner.models.roles.items()} == spent
+    assert runner.progress.noted == sum(journal.entered(step)[0] for step in journal.steps())
+    journal.close()
+    # And again, in other parts, and in one process: nothing is asked.
+    for again in (3, None):
+        if again:
+            journal, runner = run_sharded(path, tmp_path / "run", again)
+            assert sum(role.meter.requests for role in runner.models.roles.values()) == 0
+            same_as_here(journal, here)
+            journal.close()
+        else:
+            job.run(job.load(path), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert [model["requests"] for model in summary["models"].values()] == [0, 0]
+    for name in ("dataset/data/train.parquet", "left.jsonl", "rows.parquet"):
+        assert (tmp_path / "run" / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_a_worker_that_dies_costs_nothing_that_was_answered(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    here = run_here(path)
+    killed: Counter[int] = Counter()
+
+    def dies(noted: int) -> bool:
+        # Each in its turn, further on every time, and never twice at one place.
+        if noted > 5 and killed.total() < 4 and not killed[noted]:
+            killed[noted] += 1
+            return True
+        return False
+
+    journal, _ = run_sharded(path, tmp_path / "run", 4, dies)
+    assert killed.total() == 4
+    wanted = Journal(here / JOURNAL)
+    last = wanted.steps()[-1]
+    assert list(journal.rows(last)) == list(wanted.rows(last))
+    assert journal.counts(last) == wanted.counts(last)
+    wanted.close()
+    journal.close()
+
+
+def test_a_shard_at_which_all_die_ends_the_run(tmp_path: Path) -> None:
+    stop = Stop()
+    journal, _ = run_sharded(write(tmp_path), tmp_path / "run", 2, lambda noted: True, stop)
+    assert f"{DEATHS} workers died at shard" in stop.reason
+    assert stop.failed
+    journal.close()
+
+
+def test_a_stop_reaches_the_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    path = write(tmp_path, rows=100)
+    here = run_here(path)
+    stop = Stop()
+
+    def dies(noted: int) -> bool:
+        if noted > 10:
+            stop.now("enough")
+        return False
+
+    journal, _ = run_sharded(path, tmp_path / "run", 20, dies, stop)
+    assert 10 < journal.entered(0)[0] < 100
+    journal.close()
+    journal, _ = run_sharded(path, tmp_path / "run", 3)
+    same_as_here(journal, here)
+    journal.close()
+
+
+def test_nobody_comes(tmp_path: Path) -> None:
+    stop = Stop()
+
+    async def hire(seat: int) -> Worker:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def walk() -> None:
+        pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "each needs 8 GPUs", 0.0)
+        await pool.segment(Step(0, [], b""))
+
+    asyncio.run(walk())
+    assert "no worker came for 0 s: each needs 8 GPUs" in stop.reason
+
+
+def test_workers_that_die_as_they_start_end_the_run(tmp_path: Path) -> None:
+    stop = Stop()
+
+    async def hire(seat: int) -> Worker:
+        raise WorkerLost("No module named 'synthpref'")
+
+    pool = Pool(tmp_path, 2, 4, hire, lambda seat, found: None, stop, lambda: "", 60)
+    asyncio.run(pool.segment(Step(0, [], b"")))
+    assert "3 workers died while they started: No module named" in stop.reason
+
+
+# ---- what a worker is told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"version": "0.0.1"}, "0.0.1 where the run was started; install the same"),
+        ({"recipe": "/not/there.yaml"}, "the recipe is not there"),
+        ({"folder": "/not/there"}, "the run folder is not there"),
+        ({"token": "u"}, "is of another run"),
+        ({"digest": "00" * 16}, "makes other stages here"),
+    ],
+    ids=["version", "recipe", "folder", "token", "digest"],
+)
+def test_a_worker_says_what_is_not_as_where_it_was_sent_from(
+    tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    path = write(tmp_path)
+    (tmp_path / SHARDS).mkdir()
+    (tmp_path / SHARDS / ORDER).write_text("t", encoding="utf-8")
+    ShardWorker(order_of(path, tmp_path), env={})._stack.close()
+    changed: Any = {**order_of(path, tmp_path), **change}
+    with pytest.raises(SynthprefError, match=told):
+        ShardWorker(changed, env={})
+
+
+def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:
+    spec = OpenAI(model="m", concurrency=10, rpm=100, tpm=7)
+    parts = [part_of(spec, seat, 3) for seat in range(3)]
+    assert [p.concurrency for p in parts] == [4, 3, 3]
+    assert [p.rpm for p in parts] == [34, 33, 33]
+    assert [p.tpm for p in parts] == [3, 2, 2]
+    assert {json.dumps(p.identity()) for p in parts} == {json.dumps(spec.identity())}
+
+
+def test_the_environment_that_a_recipe_names_goes_along() -> None:
+    env = {"KEY": "k", "OTHER": "o", "OPENAI_API_KEY": "s"}
+    assert named("api_key: ${KEY}\nbase_url: ${URL:-x}", env) == {"KEY": "k", "OPENAI_API_KEY": "s"}
+
+
+# ---- before Ray is started
+
+
+def test_without_ray_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RecipeError, match=r'pip install "synthpref\[ray\]"'):
+        imported()
+
+
+def test_batches_are_not_made_by_several_workers(tmp_path: Path) -> None:
+    role = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "mode": "batch"}
+    path = write(tmp_path, models={"policy": role, "judge": role})
+    cluster = Cluster(path)
+    with pytest.raises(RecipeError, match="batches are not made by several workers"):
+        job.run(job.load(path), tmp_path / "run", cluster=cluster)
+
+
+def test_a_worker_holds_the_devices_of_its_engines_and_roles_on_one_model_share_them() -> None:
+    class Held(ModelSpec):
+        many: int = 1
+
+        def devices(self) -> float:
+            return self.many
+
+    roles = [Held(backend="b", model=m, many=n) for m, n in (("one", 4), ("one", 4), ("two", 2))]
+    served = OpenAI(model="m")
+    models: dict[str, ModelSpec] = {str(i): spec for i, spec in enumerate([*roles, served])}
+    assert gpus_of(models) == 6
+    assert gpus_of({"m": served}) == 0

@@ -452,7 +452,9 @@ def test_a_folder_with_a_run_without_rounds_is_not_taken_and_the_other_way_round
     other = Run(run.path.parent / "other")
     other(tree)
     other.path.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    with pytest.raises(RecipeError, match="holds the rounds of a run; name another with --out"):
+    with pytest.raises(
+        RecipeError, match=r"holds the rounds of a run; name one of them, such as .*round-3, or another"
+    ):
         job.run(job.load(other.path), other.folder)
 
 

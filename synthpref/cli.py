@@ -383,11 +383,12 @@ def push(
 ) -> None:
     """Upload the dataset and its card to the Hugging Face Hub, with HF_TOKEN or the token you logged in with."""
     from synthpref.engine.folder import JOURNAL, finished
+    from synthpref.engine.rounds import single
     from synthpref.io.hub import push as upload
     from synthpref.places import looked_at
 
     with looked_at(run, "summary.json", "dataset/*", "README.md", "data/*") as folder:
-        if (folder / JOURNAL).exists() or (folder / "dataset").exists():
+        if (single(folder) / JOURNAL).exists() or (folder / "dataset").exists():
             finished(folder)
             folder = folder / "dataset"
         _console().print(upload(folder, repo, private=private))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import rough
 from ray_nodes import ENV, Nodes, nodes
@@ -193,6 +194,28 @@ def test_a_budget_holds_for_all_workers(tmp_path: Path, cluster: Nodes, server: 
     used = sum(m["prompt_tokens"] + m["completion_tokens"] for m in summary["models"].values())
     assert 20_000 <= used < 200_000, "the whole run takes 280,000"
     assert not (rough.home(tmp_path) / "shards").exists()
+
+
+def test_rounds_on_a_cluster_come_to_what_they_come_to_here(
+    tmp_path: Path, cluster: Nodes, server: Server
+) -> None:
+    """Workers load the recipe of their round: with its number, and with what the hook before it has set."""
+    made, node = {}, cluster.add(2)
+    for name, words in (("here", []), ("there", ["--on", "ray", "--address", cluster.address])):
+        folder = tmp_path / name
+        write(folder, server)
+        tree = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+        hook = "echo models.policy.model=policy-$ROUND > $SYNTHPREF_NEXT"
+        tree["rounds"] = {"count": 2, "hook": hook}
+        tree["models"]["judge"]["model"] = "judge-${ROUND}"
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+        finish(start(folder, "run", "recipe.yaml", *words), folder)
+        homes = [rough.home(folder) / f"round-{number}" for number in (1, 2)]
+        made[name] = [(home / file).read_bytes() for home in homes for file in rough.SAME]
+    cluster.kill(node)
+    assert made["here"] == made["there"]
+    asked = {call.model for call in server.calls}
+    assert {"policy", "policy-1", "judge-1", "judge-2"} <= asked
 
 
 NOBODY = """

@@ -452,7 +452,9 @@ def test_a_folder_with_a_run_without_rounds_is_not_taken_and_the_other_way_round
     other = Run(run.path.parent / "other")
     other(tree)
     other.path.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    with pytest.raises(RecipeError, match="holds the rounds of a run; name another with --out"):
+    with pytest.raises(
+        RecipeError, match=r"holds the rounds of a run; name one of them, such as .*round-3, or another"
+    ):
         job.run(job.load(other.path), other.folder)
 
 
@@ -514,6 +516,16 @@ def test_the_commands_know_rounds(tmp_path: Path) -> None:
     assert code == 0, said
     assert "1 rows came through" in said
     assert hooked(tmp_path) == [1, 2, 3], "a preview is of the first round, without its hook"
+
+
+def test_a_recipe_elsewhere_has_its_hook_run_there(tmp_path: Path) -> None:
+    there = tmp_path / "recipes"
+    there.mkdir()
+    (there / "recipe.yaml").write_text(yaml.safe_dump(recipe("pwd > where", count=1)), encoding="utf-8")
+    code, said = cli(tmp_path, "run", "recipes/recipe.yaml")
+    assert code == 0, said
+    assert (there / "where").read_text("utf-8").strip() == str(there.resolve())
+    assert (tmp_path / "runs/tried/round-1/round.json").exists()
 
 
 # ---- shipped recipes

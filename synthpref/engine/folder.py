@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from synthpref.core.errors import JournalError, Problem, RecipeError, RunStopped
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Asked, Outcome, Records
-from synthpref.engine.rounds import homes, single
+from synthpref.engine.rounds import single
 
 log = logging.getLogger("synthpref")
 
@@ -86,8 +86,6 @@ def logged(folder: Path, recipe: Recipe) -> Iterator[None]:
 
 def adopt(recipe: Recipe, folder: Path) -> None:
     """Take the folder for this recipe: refuse another recipe's, and log what changed in this one."""
-    if homes(folder):
-        raise RecipeError([Problem(str(folder), "holds the rounds of a run", "name another with --out")])
     path = folder / "recipe.yaml"
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))

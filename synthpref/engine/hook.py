@@ -76,7 +76,7 @@ def run(line: str, at: Path, cwd: Path, environment: Mapping[str, str], tell: Te
             output.write(f"--- {now} the hook begins\n".encode())
             output.flush()
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _KEEPER, "hook", line, str(at / "hook.exit")],
+                ["/bin/sh", "-c", _KEEPER, "hook", line, str((at / "hook.exit").resolve())],
                 cwd=cwd,
                 env={**os.environ, **environment},
                 stdin=lock,

@@ -80,7 +80,7 @@ def homes(folder: Path) -> list[tuple[int, Path]]:
 def single(folder: Path) -> Path:
     """The folder, unless it is one of rounds. Raises RecipeError."""
     if rounds := homes(folder):
-        fix = f"name one of them, such as {rounds[-1][1]}"
+        fix = f"name one of them, such as {rounds[-1][1]}, or another folder"
         raise RecipeError([Problem(str(folder), "holds the rounds of a run", fix)])
     return folder
 

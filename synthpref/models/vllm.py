@@ -154,7 +154,12 @@ class VLLM(Placed):
         if self.placement == "in_turn" and self.backend == "vllm" and not arguments.on_cpu():
             # Its weights then wait in the machine's memory, and come back in seconds.
             usual["enable_sleep_mode"] = True
-        return usual | {"model": self.model} | dict(self.engine)
+        made = usual | {"model": self.model} | dict(self.engine)
+        if arguments.on_cpu() and made.get("enable_lora"):
+            # What is asked without an adapter is given that of the last place there, beside others that have one
+            # (vLLM 0.32): so it stays empty.
+            made["max_loras"] = int(made.get("max_loras") or 1) + 1
+        return made
 
     @staticmethod
     def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:

@@ -132,7 +132,7 @@ def test_the_key_holds_what_can_change_an_answer(tmp_path: Path) -> None:
 def test_what_an_engine_is_started_with() -> None:
     spec = VLLM(model="m", engine={"dtype": "bfloat16"}, lora="an/adapter", reasoning_parser="qwen3")
     assert spec.start_arguments() == {
-        "model": "m", "dtype": "bfloat16", "enable_lora": True, "max_loras": 1, "reasoning_parser": "qwen3", "disable_log_stats": True,
+        "model": "m", "dtype": "bfloat16", "enable_lora": True, "reasoning_parser": "qwen3", "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }  # fmt: skip
     assert VLLM(model="m", serves="reward").start_arguments()["runner"] == "pooling"

@@ -72,7 +72,7 @@ bench-growth: $(VENV)/dev  ## the long ones: 1,000,000 rows, through a run and t
 bench-peers: $(VENV)/dev  ## the same job in other tools, each in an environment of its own; half an hour
 	$(BIN)/python -m bench.peers.run
 
-bench-vllm: $(VENV)-vllm/vllm  ## an engine's own loop, a run in process and a run on a server; half an hour
+bench-vllm: $(VENV)-vllm/vllm  ## an engine's own loop, a run in process and a run on a server; ten minutes
 	$(VENV)-vllm/bin/python bench/vllm_engine.py
 	$(VENV)-vllm/bin/python bench/three_ways.py
 

@@ -1,8 +1,9 @@
 """vLLM in the process of a run: `make bench-vllm`, or `.venv-vllm/bin/python bench/vllm_engine.py [--rounds N]`.
 
 Four sides do the same work on the same model: the engine's own asynchronous loop with all requests at once, the same
-with as many as it takes, a run with `backend: vllm`, and a run with `backend: vllm-serve`. Each is a process of its own; counted is from the first request at the engine to the
-last answer, so neither the start of the engine nor its end. What is found goes into bench/results.json under "engine",
+with as many as it takes, a run with `backend: vllm`, and a run with `backend: vllm-serve`. The engine and the server stay
+up, and the sides take turns of some seconds, so that what else the machine does meets all of them; ratios are of one
+round. Counted is from the first request to the last answer. What is found goes into bench/results.json under "engine",
 and from there onto the page, as of the other sections.
 """
 
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,9 +25,10 @@ import results
 
 sys.path.insert(0, str(results.REPO / "tests"))
 import tiny  # the same models in tests and benchmarks
+from synthpref.core.seam import Completion, Request
+from synthpref.models.vllm_args import AHEAD
 
 SIDES = ("bare", "paced", "vllm", "vllm-serve")
-AHEAD = 1.125
 SHARE, ROOM = 0.95, 1.0
 """Targets: tokens/s of a run against the engine's own loop, and requests/s in process against the server's."""
 
@@ -37,7 +38,7 @@ class Job:
     """The same for all sides."""
 
     model: str
-    rows: int = 200
+    rows: int = 64
     n: int = 8
     max_tokens: int = 64
     seqs: int = 64
@@ -52,16 +53,38 @@ class Job:
         return f"Question {i}: why is the sky blue, and what of the light?"
 
 
-def bare(job: Job, at_once: int) -> dict[str, float]:
+class Timed:
+    """A backend that stays up from run to run, and notes when it is first asked and when it last answers."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.seen: dict[str, float] = {}
+
+    async def complete(self, request: Request) -> list[Completion]:
+        self.seen.setdefault("first", time.perf_counter())
+        answers: list[Completion] = await self.inner.complete(request)
+        self.seen["last"] = time.perf_counter()
+        self.seen["answers"] = self.seen.get("answers", 0) + len(answers)
+        usage = answers[0].usage
+        self.seen["tokens"] = self.seen.get("tokens", 0) + (usage.completion_tokens if usage else 0)
+        return answers
+
+    def waits_for(self) -> str:
+        return ""
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def bare(job: Job, engine: Any, at_once: int, first: int) -> dict[str, float]:
     """The engine's own loop, with so many requests at it; the others wait."""
-    from vllm import AsyncEngineArgs, SamplingParams
+    from vllm import SamplingParams
     from vllm.renderers import ChatParams
     from vllm.sampling_params import RequestOutputKind
-    from vllm.v1.engine.async_llm import AsyncLLM
 
     gate = asyncio.Semaphore(at_once)
 
-    async def one(engine: Any, i: int) -> tuple[int, int]:
+    async def one(i: int) -> tuple[int, int]:
         chat = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
         _, (prompt,) = await engine.renderer.render_chat_async(
             [[{"role": "user", "content": job.prompt(i)}]], chat
@@ -71,104 +94,94 @@ def bare(job: Job, at_once: int) -> dict[str, float]:
             n=job.n, seed=i, temperature=1.0, max_tokens=job.max_tokens, ignore_eos=True, output_kind=kind
         )
         async with gate:
-            async for output in engine.generate(prompt, wanted, str(i)):
+            async for output in engine.generate(prompt, wanted, f"bare-{i}"):
                 made = output
         return len(made.outputs), sum(len(choice.token_ids) for choice in made.outputs)
 
-    async def go() -> dict[str, float]:
-        arguments = AsyncEngineArgs(model=job.model, disable_log_stats=True, **job.engine)
-        engine = AsyncLLM.from_engine_args(arguments)
-        await asyncio.gather(*(one(engine, 10**6 + i) for i in range(8)))
-        begun = time.perf_counter()
-        made = await asyncio.gather(*(one(engine, i) for i in range(job.rows)))
-        took = time.perf_counter() - begun
-        await asyncio.to_thread(engine.shutdown, timeout=60)
-        return {"wall_s": took, "tokens": sum(t for _, t in made), "answers": sum(n for n, _ in made)}
-
-    return asyncio.run(go())
+    begun = time.perf_counter()
+    made = await asyncio.gather(*(one(first + i) for i in range(job.rows)))
+    took = time.perf_counter() - begun
+    return {"wall_s": took, "tokens": sum(t for _, t in made), "answers": sum(n for n, _ in made)}
 
 
-def ours(job: Job, backend: str) -> dict[str, float]:
-    """A run of a recipe, journal and dataset included."""
+def role(job: Job, backend: str) -> dict[str, Any]:
+    fields = {"backend": backend, "model": job.model, "engine": job.engine, "temperature": 1.0}
+    return fields | {"max_tokens": job.max_tokens, "sampling": {"ignore_eos": True}}
+
+
+async def ours(job: Job, backend: str, timed: Timed, first: int) -> dict[str, float]:
+    """A run of a recipe, journal included."""
     import yaml
 
     from synthpref import job as runs
-    from synthpref.core.seam import Completion, Request
-    from synthpref.models.vllm import VLLM
-    from synthpref.models.vllm_serve import VLLMServe
+    from synthpref.engine.progress import Progress
+    from synthpref.engine.signals import Signals
 
-    seen = {"first": float("inf"), "last": 0.0, "tokens": 0.0, "answers": 0.0}
-
-    class Timed:
-        """A backend that notes when it is asked, once the engine is up and warm, and when it has answered."""
-
-        def __init__(self, inner: Any) -> None:
-            self.inner, self.warm = inner, None
-
-        async def complete(self, request: Request) -> list[Completion]:
-            if self.warm is None:
-                asked = [Request(messages=request.messages, n=job.n, seed=i, max_tokens=job.max_tokens, temperature=1.0)
-                         for i in range(8)]  # fmt: skip
-                self.warm = asyncio.gather(*map(self.inner.complete, asked))
-            await asyncio.shield(self.warm)
-            seen["first"] = min(seen["first"], time.perf_counter())
-            answers: list[Completion] = await self.inner.complete(request)
-            seen["last"] = time.perf_counter()
-            seen["answers"] += len(answers)
-            seen["tokens"] += answers[0].usage.completion_tokens if answers[0].usage else 0
-            return answers
-
-        async def aclose(self) -> None:
-            await self.inner.aclose()
-
-    kind = {"vllm": VLLM, "vllm-serve": VLLMServe}[backend]
-    plain = kind.open
-    kind.open = lambda self, shared: Timed(plain(self, shared))  # type: ignore[method-assign,assignment,return-value]
-    role = {"backend": backend, "model": job.model, "engine": job.engine, "temperature": 1.0}
-    role |= {"max_tokens": job.max_tokens, "sampling": {"ignore_eos": True}}
     tree = {
         "name": "engine",
-        "models": {"policy": role},
-        "source": {"rows": [job.prompt(i) for i in range(job.rows)]},
+        "models": {"policy": role(job, backend)},
+        "source": {"rows": [job.prompt(first + i) for i in range(job.rows)]},
         "stages": [
             {"sample.n": {"model": "policy", "n": job.n}},
             {"verify": {"kind": "regex", "pattern": "[aeiou]"}},
             {"pair.random": {"score": "verified", "truncated": "keep"}},
         ],
     }
+    timed.seen.clear()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        (path.parent / "run").mkdir()
         begun = time.perf_counter()
-        done = runs.run(runs.load(path), path.parent / "run")
+        walked = runs._walk(
+            runs.load(path), path.parent / "run", None, Progress(), lambda progress: None, Signals()
+        )
+        books, stop, *_ = await walked
         whole = time.perf_counter() - begun
-    assert not done.stopped, done.stopped
+    assert not stop.reason, stop.reason
+    assert books.input == job.rows
+    seen = timed.seen
     took = seen["last"] - seen["first"]
     return {"wall_s": took, "tokens": seen["tokens"], "answers": seen["answers"], "whole_s": whole}
 
 
-def measure(job: Job, side: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--side", side, *_words(job)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    assert found["answers"] == job.rows * job.n, found
-    assert found["tokens"] == job.rows * job.n * job.max_tokens, found
-    print(f"  {side}: {found['tokens'] / found['wall_s']:.0f} tokens/s", file=sys.stderr, flush=True)
-    return found
+async def measured(job: Job, rounds: int) -> list[dict[str, dict[str, float]]]:
+    """All sides by turns on an engine that stays up, beside a server that does, in an order that turns too. Sides are
+    compared within a round, whose minute they share; the first round is for warming up."""
+    from synthpref.models.vllm import VLLM
+    from synthpref.models.vllm_serve import VLLMServe
 
-
-def _words(job: Job) -> list[str]:
-    named = {"--model": job.model, "--rows": job.rows, "--n": job.n, "--max-tokens": job.max_tokens}
-    named |= {"--seqs": job.seqs, "--device": job.device}
-    return [str(word) for pair in named.items() for word in pair]
+    shared: dict[str, Any] = {}
+    kinds: dict[str, Any] = {"vllm": VLLM, "vllm-serve": VLLMServe}
+    timed = {name: Timed(kind(**role(job, name)).open(shared)) for name, kind in kinds.items()}
+    for kind in kinds.values():
+        kind.open = lambda self, shared: timed[self.backend]
+    (fleet,) = [value for key, value in shared.items() if key.startswith("vllm [")]
+    engine = await fleet[0].ready()
+    paced = max(1, round(job.seqs * AHEAD / job.n))
+    taken = []
+    try:
+        for i in range(rounds + 1):
+            found = {}
+            for k, side in enumerate(SIDES if i % 2 == 0 else SIDES[::-1]):
+                # Prompts that no side has asked yet: the engine remembers them.
+                first = (i * len(SIDES) + k) * job.rows
+                if side in timed:
+                    found[side] = await ours(job, side, timed[side], first)
+                else:
+                    found[side] = await bare(job, engine, job.rows if side == "bare" else paced, first)
+                assert found[side]["answers"] == job.rows * job.n, found
+                assert found[side]["tokens"] == job.rows * job.n * job.max_tokens, found
+            rates = {side: f"{one['tokens'] / one['wall_s']:.0f}" for side, one in found.items()}
+            print(f"  {'warm-up' if i == 0 else f'round {i}'}: {rates} tokens/s", file=sys.stderr, flush=True)
+            taken.append(found)
+    finally:
+        await asyncio.gather(*(one.inner.aclose() for one in timed.values()))
+    return taken[1:]
 
 
 def section(job: Job, rounds: int) -> results.Section:
-    """All sides by turns, in an order that turns too, because a machine grows warm."""
-    taken: list[dict[str, dict[str, float]]] = []
-    for i in range(rounds):
-        order = SIDES if i % 2 == 0 else SIDES[::-1]
-        taken.append({side: measure(job, side) for side in order})
+    taken = asyncio.run(measured(job, rounds))
 
     def rates(side: str, of: float) -> list[float]:
         return [of / found[side]["wall_s"] for found in taken]
@@ -185,7 +198,7 @@ def section(job: Job, rounds: int) -> results.Section:
     )  # fmt: skip
     named = {
         "bare": "the engine's own loop, all requests at once",
-        "paced": "the engine's own loop, as many as it takes at once and an eighth more",
+        "paced": "the engine's own loop, as many requests as a run has at it",
         "vllm": "a run, backend: vllm",
         "vllm-serve": "a run, backend: vllm-serve",
     }
@@ -218,14 +231,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=Job.rows)
     parser.add_argument("--n", type=int, default=Job.n)
     parser.add_argument("--max-tokens", type=int, default=Job.max_tokens)
     parser.add_argument("--seqs", type=int, default=Job.seqs)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--model", help="the folder of a model; a random one is made where none is given")
-    parser.add_argument("--side", choices=SIDES, help="one side alone, its figures on the last line")
     parser.add_argument("--show", action="store_true", help="print, and leave the results and the page alone")
     options = parser.parse_args(words)
     # What a CPU keeps for its cache; by itself it takes half of the memory that there is.
@@ -234,11 +246,6 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or tiny.policy(Path(folder) / "model", layers=4, width=256)
         job = Job(model, options.rows, options.n, options.max_tokens, options.seqs, options.device)
-        if options.side:
-            loops = {"bare": job.rows, "paced": max(1, round(job.seqs * AHEAD / job.n))}
-            found = bare(job, loops[options.side]) if options.side in loops else ours(job, options.side)
-            print(json.dumps(found), flush=True)
-            return
         made = section(job, options.rounds)
     for table in made.tables:
         for row in table.rows:

@@ -159,7 +159,12 @@ class VLLM(Placed):
         if self.placement == "in_turn" and self.backend == "vllm" and not arguments.on_cpu():
             # Its weights then wait in the machine's memory, and come back in seconds.
             usual["enable_sleep_mode"] = True
-        return usual | {"model": self.model} | dict(self.engine)
+        made = usual | {"model": self.model} | dict(self.engine)
+        if arguments.on_cpu() and made.get("enable_lora"):
+            # What is asked without an adapter is given that of the last place there, beside others that have one
+            # (vLLM 0.32): so it stays empty.
+            made["max_loras"] = int(made.get("max_loras") or 1) + 1
+        return made
 
     @staticmethod
     def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
@@ -264,14 +269,16 @@ class _Door:
         self._adapter = adapters.setdefault(self._path, len(adapters) + 1) if self._path else 0
         self._template = spec.template()
         self._splits: tuple[Any, Any, Any] = (None, None, None)
+        self._known: Any = None
+        self._usual: Mapping[str, Any] = {}
 
     async def complete(self, request: Request) -> list[Completion]:
         while True:
             engine = await self.engine.ready()
             from vllm.v1.engine.exceptions import EngineDeadError
 
-            self._know(engine)
             try:
+                self._know(engine)
                 return await self._ask(engine, request)
             except BackendError as error:
                 raise BackendError(error.kind, f"{self.engine.name}: {error}", status=error.status) from None
@@ -281,7 +288,11 @@ class _Door:
                 raise self._meaning(error) from error
 
     def _know(self, engine: Any) -> None:
-        """Keep the engine's queue full, and no fuller."""
+        """What an engine says of itself, asked once: the model's own sampling parameters are in a file, or on the Hub.
+        The engine's queue is kept full, and no fuller."""
+        if engine is self._known:
+            return
+        self._known, self._usual = engine, engine.model_config.get_diff_sampling_param()
         most = round(engine.vllm_config.scheduler_config.max_num_seqs * arguments.AHEAD)
         if self.limiter.limit.most != most:
             self.limiter.limit.most = most
@@ -304,10 +315,8 @@ class _Door:
                 return vllm_read.vector(values, tokens, self._model)
             labels = getattr(engine.model_config.hf_config, "id2label", None)
             return vllm_read.heads(values, labels, request, tokens, self._model)
-        config = engine.model_config
-        parameters = vllm_read.sampling(
-            request, spec.sampling, config.get_diff_sampling_param(), config.max_model_len - tokens
-        )
+        room = engine.model_config.max_model_len - tokens
+        parameters = vllm_read.sampling(request, spec.sampling, self._usual, room)
         constraint = vllm_read.structured(request.response_format)
         split, adjust = self._reasoning(engine)
         wanted = SamplingParams(

@@ -42,7 +42,9 @@ def arguments(found: Iterable[str]) -> dict[str, Any]:
     given = list(found)
     if not given:
         return {}
-    made: dict[str, Any] = {"enable_lora": True, "max_loras": len(given)}
+    made: dict[str, Any] = {"enable_lora": True}
+    if len(given) > 1:
+        made["max_loras"] = len(given)
     rank = max([_rank(path) for path in given if is_folder(path)], default=0)
     if rank > USUAL_RANK:
         made["max_lora_rank"] = next((r for r in RANKS if r >= rank), rank)

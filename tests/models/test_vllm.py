@@ -132,7 +132,7 @@ def test_the_key_holds_what_can_change_an_answer(tmp_path: Path) -> None:
 def test_what_an_engine_is_started_with() -> None:
     spec = VLLM(model="m", engine={"dtype": "bfloat16"}, lora="an/adapter", reasoning_parser="qwen3")
     assert spec.start_arguments() == {
-        "model": "m", "dtype": "bfloat16", "enable_lora": True, "max_loras": 1, "reasoning_parser": "qwen3", "disable_log_stats": True,
+        "model": "m", "dtype": "bfloat16", "enable_lora": True, "reasoning_parser": "qwen3", "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }  # fmt: skip
     assert VLLM(model="m", serves="reward").start_arguments()["runner"] == "pooling"
@@ -429,6 +429,85 @@ def test_an_engine_that_dies_is_started_again_once() -> None:
 
     live(launches, story, clock=lambda: now[0])
     assert launches.ended == launches.made
+
+
+class Sleepy:
+    """An engine that can sleep; or says that it does, and fails."""
+
+    def __init__(self, ended: list[Any], fails: str = "") -> None:
+        self.ended, self.fails, self.said = ended, fails, list[str]()
+
+    async def sleep(self, level: int) -> None:
+        self.said.append(f"sleep {level}")
+        if self.fails == "sleep":
+            raise RuntimeError("no sleep")
+
+    async def wake_up(self) -> None:
+        self.said.append("wake up")
+        if self.fails == "wake up":
+            raise RuntimeError("dead asleep")
+
+    def shutdown(self, timeout: float) -> None:
+        self.ended.append(self)
+
+
+@pytest.mark.parametrize("fails", ["", "sleep", "wake up"])
+@pytest.mark.parametrize("sleeps", [True, False])
+def test_an_engine_at_rest_sleeps_where_it_can_and_else_ends(sleeps: bool, fails: str) -> None:
+    made, ended = list[Any](), list[Any]()
+
+    def launch(path: Path, given_up: threading.Event) -> Any:
+        assert len(ended) == len(made), "none is beside another"
+        made.append(Sleepy(ended, fails))
+        return made[-1], {}
+
+    async def story(engine: Engine) -> None:
+        await engine.rest()
+        assert made == [], "nobody had asked it"
+        first = await engine.ready()
+        await engine.rest()
+        assert ended == ([] if sleeps and fails != "sleep" else [first])
+        second = await engine.ready()
+        assert (second is first) == (sleeps and not fails)
+        await engine.rest()
+
+    live(launch, story, sleeps=sleeps)  # type: ignore[arg-type]
+    assert ended == made, "one that sleeps at the end of the run is ended too"
+    said = [] if not sleeps else ["sleep 1"] if fails == "sleep" else ["sleep 1", "wake up", "sleep 1"]
+    assert made[0].said == (said[:2] if fails == "wake up" else said)
+
+
+def test_an_engine_that_did_not_start_rests_already() -> None:
+    launches = Launches(errors=[RuntimeError("too little memory")])
+
+    async def story(engine: Engine) -> None:
+        with pytest.raises(BackendError, match="did not start"):
+            await engine.ready()
+        await engine.rest()
+        with pytest.raises(BackendError, match="did not start"):
+            await engine.ready()
+
+    live(launches, story)
+    assert launches.made == []
+
+
+def test_an_engine_that_takes_turns_can_sleep_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    spec = VLLM(model="m", placement="in_turn", block=9)
+    assert spec.start_arguments()["enable_sleep_mode"] is True
+    assert (spec.gathers(), spec.turn()) == (9, "vllm m")
+    assert "enable_sleep_mode" not in VLLMServe(model="m", placement="in_turn").start_arguments()
+    assert "enable_sleep_mode" not in VLLM(model="m").start_arguments()
+    assert (VLLM(model="m").gathers(), VLLM(model="m").turn()) == (0, "")
+    left = VLLM(model="m", placement="in_turn", engine={"enable_sleep_mode": False})
+    assert left.start_arguments()["enable_sleep_mode"] is False
+
+
+def test_on_a_cpu_an_engine_with_adapters_reads_no_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for on_cpu in (True, False):
+        monkeypatch.setattr(arguments, "on_cpu", lambda on_cpu=on_cpu: on_cpu)
+        assert ("prompt_logprobs" in VLLM(model="m", loras={"a": "an/adapter"}).able()) == (not on_cpu)
+        assert "prompt_logprobs" in VLLM(model="m").able()
 
 
 def test_while_the_run_stops_no_engine_is_started_again() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+from typing import Any
 
 import pytest
 
 from room import QUESTION, SMALL, Room
 from synthpref.core.seam import Request
+from synthpref.models import vllm_read
+from synthpref.models.pool import Pool
 from synthpref.models.vllm import VLLM
 
 
@@ -34,4 +38,38 @@ def test_two_engines_serve_as_one(room: Room, policy: str, monkeypatch: pytest.M
     assert min(busy) >= 4, "both were at work"
     one = room.run(room.opened[0].complete(requests[7]))
     assert [a.text for a in one] == together[28:32], "whichever of them answers"
+    hits = {name: cached(room, pool, marks) for name, pool, marks in (
+        ("without", Pool(backend.endpoints), "abcdefgh"), ("with", backend, "ijklmnop"),
+    )}  # fmt: skip
+    print(f"tokens of prompts that were in a cache: {hits}")
+    assert hits["with"] > hits["without"], hits
     room.close()
+
+
+def cached(room: Room, pool: Any, marks: str) -> float:
+    """The share of the prompts' tokens that an engine has read before, of requests with eight beginnings."""
+    seen = list[tuple[int, int]]()
+    plain = vllm_read.completions
+
+    def noted(output: Any, *words: Any) -> Any:
+        seen.append((output.num_cached_tokens or 0, len(output.prompt_token_ids)))
+        return plain(output, *words)
+
+    def request(mark: str, i: int) -> Request:
+        said = {"role": "user", "content": f"{mark}{i % 4}"}
+        return Request(
+            messages=({"role": "system", "content": f"{mark} the sky is blue because " * 14}, said),
+            n=1, seed=i, temperature=1.0, max_tokens=2,
+        )  # fmt: skip
+
+    async def crowd() -> None:
+        # As many at once as the engines take, and each time another order.
+        for i in range(6):
+            order = random.Random(i).sample(marks, len(marks))
+            await asyncio.gather(*(pool.complete(request(mark, i)) for mark in order))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_read, "completions", noted)
+        room.run(crowd())
+    assert len(seen) == 6 * len(marks)
+    return sum(hit for hit, _ in seen) / sum(of for _, of in seen)

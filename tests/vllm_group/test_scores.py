@@ -53,17 +53,17 @@ def test_yes_or_no(room: Room, roles: dict[str, Backend], sure: tuple[Tiny, Any,
     assert scored(room, stage, {"s": roles["w"]}) == near(expected)
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
 def test_each_token_of_a_prompt_is_as_probable_as_transformers_says(
-    room: Room, roles: dict[str, Backend], models: dict[str, Tiny], question: str
+    room: Room, roles: dict[str, Backend], models: dict[str, Tiny]
 ) -> None:
-    messages = ({"role": "user", "content": question}, {"role": "assistant", "content": ANSWERS[2]})
-    (answer,) = room.ask(roles["s"], messages=messages, prompt_logprobs=0, max_tokens=1)
-    ids, logits = models["s"].logits(models["s"].text(messages, continue_final_message=True))
-    wanted = logits.log_softmax(-1)
-    assert answer.prompt_logprobs is not None
-    found = [token.logprob for token in answer.prompt_logprobs if token]
-    assert found == pytest.approx([float(wanted[i, t]) for i, t in enumerate(ids[1:])], abs=CLOSE)
+    for question in QUESTIONS:
+        messages = ({"role": "user", "content": question}, {"role": "assistant", "content": ANSWERS[2]})
+        (answer,) = room.ask(roles["s"], messages=messages, prompt_logprobs=0, max_tokens=1)
+        ids, logits = models["s"].logits(models["s"].text(messages, continue_final_message=True))
+        wanted = logits.log_softmax(-1)
+        assert answer.prompt_logprobs is not None
+        found = [token.logprob for token in answer.prompt_logprobs if token]
+        assert found == pytest.approx([float(wanted[i, t]) for i, t in enumerate(ids[1:])], abs=CLOSE)
     room.close()
 
 
@@ -90,7 +90,7 @@ def test_adapters_by_name_answer_side_by_side_as_they_do_alone(
         for answer in room.ask(role, n=2, seed=i, temperature=1.0)
     ]
     assert room.run(together()) == alone
-    assert len(set(alone)) == len(alone)
+    assert len(set(alone)) == 15, "of five seeds by three roles"
     assert len([e for e in room.engines() if e._running]) == 1
     for name, path in made.items():
         plain = loaded(tiny.merged(policy, path, tmp_path / f"merged-{name}"))

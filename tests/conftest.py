@@ -7,7 +7,11 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 LOOPBACK = ("127.", "::1", "localhost")
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.intp]
 _Label = TypeVar("_Label", bound=Hashable)
-Level = Literal["nominal", "ordinal", "interval"]
+Level = Literal["nominal", "interval"]
 
 
 def agreement(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
@@ -37,22 +37,6 @@ def kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None
     Raises ValueError on lists of different length.
     """
     return defined(kappa_of_sums(met(answered(first, second)).sum(axis=0, keepdims=True)))
-
-
-def krippendorff(
-    units: Sequence[Sequence[Hashable]], level: Level = "nominal", *, order: Sequence[Hashable] | None = None
-) -> float | None:
-    """Krippendorff's alpha (Krippendorff, 1970; in the form of Hayes and Krippendorff, 2007) of any number of
-    raters, where any may be missing: 1 less the disagreement seen over that expected if all labels were
-    dealt out at random.
-
-    Each unit holds the labels that one item was given. `level` says how far labels differ: "nominal" not at
-    all or entirely, "ordinal" by the labels that lie between, "interval" by the square of their difference.
-    The latter two take numbers; "ordinal" takes other labels too where `order` lists them, lowest first.
-    None where no unit has two labels, and where all labels are one.
-    """
-    rated = Rated.of(units, level, order)
-    return defined(rated.alpha(np.bincount(rated.kind)[None, :].astype(float)))
 
 
 def kendall(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
@@ -121,7 +105,12 @@ def ratio(above: Array, below: Array) -> Array:
 
 @dataclass(frozen=True)
 class Rated:
-    """Units with two labels or more, as the different kinds of them (the same labels, in any order), laid out so
+    """What Krippendorff's alpha (Krippendorff, 1970; in the form of Hayes and Krippendorff, 2007) is made from, of any
+    number of raters, where any may be missing: 1 less the disagreement seen over that expected if all labels were
+    dealt out at random. Labels differ entirely or not at all ("nominal"), or by the square of their difference
+    ("interval").
+
+    Units with two labels or more, as the different kinds of them (the same labels, in any order), laid out so
     that alpha is found for many weightings of the kinds at once."""
 
     kept: tuple[int, ...]
@@ -137,26 +126,20 @@ class Rated:
     """What the labels are worth: their values, about the mean of these, for "interval"."""
 
     @classmethod
-    def of(
-        cls, units: Sequence[Sequence[Hashable]], level: Level, order: Sequence[Hashable] | None = None
-    ) -> Rated:
+    def of(cls, units: Sequence[Sequence[Hashable]], level: Level) -> Rated:
         labels = [[label for label in unit if label is not None] for unit in units]
         kept = [i for i, unit in enumerate(labels) if len(unit) > 1]
         names: list[Any] = list(dict.fromkeys(label for i in kept for label in labels[i]))
-        if order is not None:
-            if unknown := [name for name in names if name not in order]:
-                raise ValueError(f"not in the order {list(order)}: {unknown}")
-            names.sort(key=list(order).index)
-        elif level != "nominal":
+        if level == "interval":
             if strange := [name for name in names if not isinstance(name, Real) or name != name]:
-                raise ValueError(f"{level} labels are numbers, not {strange[0]!r}; give their order")
+                raise ValueError(f"{level} labels are numbers, not {strange[0]!r}")
             names.sort()
         place = {name: i for i, name in enumerate(names)}
         kind, kinds = coded([tuple(sorted(place[label] for label in labels[i])) for i in kept])
         sizes = [len(one) for one in kinds]
         code = np.array([label for one in kinds for label in one], dtype=np.intp)
         scale = np.arange(len(names), dtype=float)
-        if level == "interval" and order is None and names:
+        if level == "interval" and names:
             scale = np.array(names, dtype=float)
             scale = scale - scale.mean()
         return cls(tuple(kept), kind, level, np.repeat(np.arange(len(kinds)), sizes), code, scale)
@@ -181,10 +164,6 @@ class Rated:
             expected = total**2 - (counts**2).sum(axis=1)
         else:
             worth = self.scale[None, :]
-            if self.level == "ordinal":
-                # Labels lie apart by those between them and half of those beside them: by their mid-ranks.
-                worth = np.cumsum(counts, axis=1) - counts / 2
-                worth = worth - total[:, None] / 2
             each = worth[:, self.code]
             squares = np.add.reduceat(each**2, starts, axis=1)
             sums = np.add.reduceat(each, starts, axis=1)

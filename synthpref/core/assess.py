@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from synthpref.core import bias
 from synthpref.core.annotators import among_people, with_people
-from synthpref.core.judged import NONE, JudgeTable, Table, failures
+from synthpref.core.judged import NONE, JudgeTable, Table
 from synthpref.core.juries import Choice, best_juries
 from synthpref.core.measure import Figures, Measure, Settings
 from synthpref.core.panel import agreed, between, ranking
@@ -48,7 +48,7 @@ def assess(
 
 def _judge(measure: Measure, related: Families, judge: JudgeTable, labelled: bool) -> Figures:
     said = measure.verdicts[judge.name]
-    failed = failures(judge.failed)
+    failed = sum(judge.failed.values())
     found: Figures = {
         "replies": judge.asked,
         "unparsed": {"count": failed, "share": failed / max(judge.asked, 1), "reasons": dict(judge.failed)},

@@ -44,11 +44,6 @@ def ngrams(tokens: Sequence[str], n: int) -> set[str]:
     return {" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
 
 
-def jaccard(a: set[str], b: set[str]) -> float:
-    """Shared over all, 0 to 1; two empty sets are equal."""
-    return len(a & b) / len(a | b) if a or b else 1.0
-
-
 def common_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Length of the longest common subsequence, by the bit-parallel method of Hyyrö (2004):
     O(len(a)·len(b)/64)."""
@@ -63,25 +58,14 @@ def common_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     return len(a) - state.bit_count()
 
 
-def rouge_l(a: str, b: str) -> float:
-    """ROUGE-L F-measure over words, 0 to 1: how much of both texts is one common subsequence. Symmetric.
+def rouge_l(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
+    """ROUGE-L F-measure of words, 0 to 1: how much of both texts is one common subsequence. Symmetric.
 
     Self-instruct (arXiv:2212.10560) refuses an instruction with 0.7 or more to one that it has.
     """
-    return rouge_l_words(words(a), words(b))
-
-
-def rouge_l_words(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
-    """`rouge_l` of words already split."""
     if not a and not b:
         return 1.0
     return 2 * common_length(a, b) / (len(a) + len(b))
-
-
-def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Cosine of the angle between two vectors; 0 where one of them is zero."""
-    x, y = unit(np.stack([np.asarray(a), np.asarray(b)]))
-    return float(np.clip(x @ y, -1.0, 1.0))
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float64]:

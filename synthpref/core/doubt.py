@@ -13,8 +13,8 @@ from dataclasses import replace
 from synthpref.core.intervals import wilson
 from synthpref.core.ranking import Outcome, probabilities
 from synthpref.core.stats import mean
-from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
-from synthpref.core.votes import ballots
+from synthpref.core.types import Comparison, Pair, Row, Sample
+from synthpref.core.votes import ballots, by_juror
 
 
 def doubted(row: Row, pairs: Sequence[Pair], score: str) -> list[Pair]:
@@ -81,7 +81,7 @@ def _ranked(row: Row, compared: Iterable[Comparison], pairs: Sequence[Pair]) -> 
 
 def _by_sample(chosen: Sample, rejected: Sample, pair: Pair, score: str) -> Pair:
     """The pair with what the votes on each of the two say; as it was where there are none."""
-    sides = [_cast(sample, score) for sample in (chosen, rejected)]
+    sides = [by_juror(s.scores[score].votes if score in s.scores else ()) for s in (chosen, rejected)]
     values: list[float] = []
     for voter, votes in sides[0].items():
         both = zip(votes, sides[1].get(voter, []), strict=False)
@@ -89,14 +89,6 @@ def _by_sample(chosen: Sample, rejected: Sample, pair: Pair, score: str) -> Pair
         # What a juror of several said is one ballot; what one judge said again and again are several.
         values += [mean(won)] if won and votes[0].role else won
     return _told(pair, values, mean(values)) if values else pair
-
-
-def _cast(sample: Sample, score: str) -> dict[str, list[Vote]]:
-    """The votes on the sample by who cast them, in order."""
-    found: dict[str, list[Vote]] = {}
-    for vote in sample.scores[score].votes if score in sample.scores else ():
-        found.setdefault(vote.role or vote.judge, []).append(vote)
-    return found
 
 
 def _half(a: float, b: float) -> float:

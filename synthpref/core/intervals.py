@@ -89,12 +89,10 @@ def kappa_estimate(a: Sequence[Hashable], b: Sequence[Hashable], **how: Unpack[H
 def alpha_estimate(
     units: Sequence[Sequence[Hashable]],
     kind: Level = "nominal",
-    *,
-    order: Sequence[Hashable] | None = None,
     **how: Unpack[How],
 ) -> Estimate:
-    """`krippendorff` with its interval; units are resampled. n counts the units with two labels or more."""
-    rated = Rated.of(units, kind, order)
+    """Krippendorff's alpha with its interval; units are resampled. n counts the units with two labels or more."""
+    rated = Rated.of(units, kind)
     return _of_kinds(rated.alpha, rated.kind, rated.kept, how)
 
 

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Swap = Literal["average", "agree", "first"]
 A, B, TIE, NONE = 0, 1, 2, -1
+FLIP = {"ab": "ba", "ba": "ab"}
+"""The other order."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,3 @@ def majority(marks: Floats, no_majority: str = "drop") -> Floats:
 def mean_mark(marks: Floats) -> Floats:
     """The mean score of each item over its annotators."""
     return _mean(list(marks.T)) if marks.shape[1] else np.full(len(marks), np.nan)
-
-
-def failures(failed: Mapping[str, int]) -> int:
-    """How many replies held no verdict."""
-    return sum(failed.values())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _several(value: Any) -> Any:
@@ -15,6 +15,14 @@ def _several(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 """One name or several."""
+
+
+def _written(value: Any) -> Any:
+    return tuple(map(str, value if isinstance(value, list | tuple) else [value]))
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_written)]
+"""A value or several, as they are written."""
 
 
 class _Fields(BaseModel):
@@ -125,21 +133,14 @@ class Judge(Said):
 class Values(_Fields):
     """What the values of verdicts and labels mean, beyond what is plain from them."""
 
-    a: tuple[str, ...] = ()
+    a: Words = ()
     """Values that name `a`."""
-    b: tuple[str, ...] = ()
+    b: Words = ()
     """Values that name `b`."""
-    tie: tuple[str, ...] = ()
+    tie: Words = ()
     """Values for a tie."""
-    none: tuple[str, ...] = ()
+    none: Words = ()
     """Values that stand for no verdict."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _texts(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        return {k: tuple(map(str, v if isinstance(v, list | tuple) else [v])) for k, v in data.items()}
 
     def given(self) -> dict[str, str]:
         """Value, in small letters, to "a", "b", "tie" or "none"."""
@@ -166,7 +167,7 @@ class Labelled(_Fields):
     """The columns that name an item together. Without them each record of a wide file is an item."""
     each: str | None = None
     """A column that holds a list: each of its items is a record, with the columns of the record that it is in."""
-    where: Mapping[str, tuple[str, ...]] = {}
+    where: Mapping[str, Words] = {}
     """Only records with these values: {strategy: CoT}."""
 
     prompt: str | None = None
@@ -222,13 +223,6 @@ class Labelled(_Fields):
     a winner; only what both orders say ("agree", else a tie); or the answer with a shown first alone."""
     families: Mapping[str, str] = {}
     """Families of models by name, or by a pattern with * and ?, beside those that are known."""
-
-    @field_validator("where", mode="before")
-    @classmethod
-    def _allowed(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        return {k: tuple(map(str, v if isinstance(v, list | tuple) else [v])) for k, v in data.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Labelled:

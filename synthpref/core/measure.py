@@ -34,6 +34,7 @@ from synthpref.core.judged import (
     Swap,
     Table,
     codes,
+    mean_mark,
     mean_scores,
     one_verdict,
 )
@@ -151,7 +152,7 @@ class Measure:
         scores = mean_scores(judge)
         gap = np.abs(scores[:, 0] - scores[:, 1])
         there = both & ~np.isnan(gap)
-        lean = np.nan_to_num(row_means(table.marks), nan=0.5)
+        lean = np.nan_to_num(mean_mark(table.marks), nan=0.5)
         how = self.how(there)
         x, y = (scores[:, 0] - scores[:, 1])[there].tolist(), lean[there].tolist()
         return self._each_score(judge) | {
@@ -239,12 +240,6 @@ def _bands(gap: Floats, there: Mask) -> list[tuple[str, Mask]]:
             for i, (low, high) in enumerate(pairwise(edges))
         ]
     return [(name, part) for name, part in bands if part.any()]
-
-
-def row_means(marks: Floats) -> Floats:
-    there = ~np.isnan(marks)
-    count = there.sum(axis=1)
-    return np.where(count > 0, np.where(there, marks, 0).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 def present(row: Floats) -> list[float]:

@@ -51,25 +51,6 @@ def bradley_terry(
     return [found.get(player) for player in range(players)]
 
 
-def probability(
-    players: int,
-    outcomes: Sequence[Outcome],
-    i: int,
-    j: int,
-    level: float = 0.95,
-    *,
-    prior: float = 0.1,
-) -> tuple[float, float, float] | None:
-    """(p, low, high): the chance that i beats j by their Bradley-Terry strengths, with an interval; None where
-    one of them was not compared.
-
-    The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
-    through to p. It holds each outcome for independent of the others, and a tie for a draw of 1 or 0, which varies
-    more: where there are many ties it is wider than it need be.
-    """
-    return probabilities(players, outcomes, [(i, j)], level, prior=prior)[0]
-
-
 def probabilities(
     players: int,
     outcomes: Sequence[Outcome],
@@ -78,7 +59,13 @@ def probabilities(
     *,
     prior: float = 0.1,
 ) -> list[tuple[float, float, float] | None]:
-    """`probability` for many pairs of players, from one fit."""
+    """(p, low, high) for each of the pairs: the chance that the one beats the other by their Bradley-Terry strengths,
+    with an interval; None where one of them was not compared.
+
+    The interval is that of the difference of strengths, from the inverse of the information at the maximum, taken
+    through to p. It holds each outcome for independent of the others, and a tie for a draw of 1 or 0, which varies
+    more: where there are many ties it is wider than it need be.
+    """
     place, strength, information = _fit(players, outcomes, prior)
     spread = np.linalg.inv(information) if place else information
     reach = NormalDist().inv_cdf(0.5 + level / 2)

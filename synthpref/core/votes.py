@@ -7,7 +7,7 @@ rule that the recipe names. No rule but the tie rule "first" depends on the orde
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import median
@@ -125,6 +125,14 @@ def by_voter(votes: Sequence[Vote]) -> list[list[Vote]]:
     for i, vote in enumerate(votes):
         found.setdefault(vote.role or i, []).append(vote)
     return list(found.values())
+
+
+def by_juror(votes: Iterable[Vote]) -> dict[str, list[Vote]]:
+    """The votes of each juror, in order; one without a role goes by its judge."""
+    found: dict[str, list[Vote]] = {}
+    for vote in votes:
+        found.setdefault(vote.role or vote.judge, []).append(vote)
+    return found
 
 
 def ballots(votes: Sequence[Vote]) -> list[float | None]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import orjson
-import yaml
 from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -123,7 +122,7 @@ class Recipe:
 
     def saved(self) -> str:
         """The recipe as YAML, without secrets; it can be run again."""
-        return yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True, width=110)
+        return recipe_yaml.dump(self.tree)
 
     def digest(self, uses: Sequence[tuple[Use, Stage]]) -> bytes:
         """What the given stages make of a row depends on this, and on the row, and on nothing else."""

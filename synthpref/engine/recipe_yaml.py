@@ -66,6 +66,12 @@ def parse(text: str) -> Any:
         raise RecipeError([Problem("", f"not valid YAML: {error}")]) from None
 
 
+def dump(tree: Any) -> str:
+    """The plain values as YAML text."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(tree, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
 def leaves(tree: Any, change: Callable[[str, str], Any], path: str = "") -> Any:
     """A copy of the tree with every text replaced by `change(path, text)`."""
     if isinstance(tree, Mapping):

@@ -12,11 +12,11 @@ from statistics import fmean
 
 import numpy as np
 
-from synthpref.core.judged import Floats, JudgeTable, Repeat, share_of
+from synthpref.core.judged import FLIP, Floats, JudgeTable, Repeat, share_of
 from synthpref.core.types import Comparison, Row, Score, Vote
+from synthpref.core.votes import by_juror
 
 NO_ROW = "the row was dropped or rejected"
-_FLIP = {"ab": "ba", "ba": "ab"}
 
 
 class _Said:
@@ -72,7 +72,7 @@ def _compared(said: Callable[[str], _Said], item: int, comparison: Comparison) -
     turned = comparison.a == 1
     whole = said(comparison.name)
     whole.count(item, comparison.votes)
-    jurors = _by_juror(comparison.votes)
+    jurors = by_juror(comparison.votes)
     for order, votes in _by_order(comparison.votes, turned).items():
         if len(jurors) == 1:
             _votes(whole, item, order, votes, turned)
@@ -104,7 +104,7 @@ def _scored(said: Callable[[str], _Said], name: str, item: int, both: Sequence[S
         whys = [score.why for score in scores if score.why]
         whole.failed.update([_short(whys[0])] if whys else [])
     whole.score(item, (scores[0].value, scores[1].value))
-    jurors = [_by_juror(side) for side in votes]
+    jurors = [by_juror(side) for side in votes]
     names = list(dict.fromkeys([*jurors[0], *jurors[1]]))
     if len(names) == 1:
         _repeated(whole, item, votes)
@@ -147,18 +147,11 @@ def _table(name: str, one: _Said, items: int, costs: Mapping[str, float | None])
     )
 
 
-def _by_juror(votes: Iterable[Vote]) -> dict[str, list[Vote]]:
-    found: dict[str, list[Vote]] = {}
-    for vote in votes:
-        found.setdefault(vote.role or vote.judge, []).append(vote)
-    return found
-
-
 def _by_order(votes: Iterable[Vote], turned: bool) -> dict[str, list[Vote]]:
     found: dict[str, list[Vote]] = {}
     for vote in votes:
-        shown = vote.shown if vote.shown in _FLIP else "ab"
-        found.setdefault(_FLIP[shown] if turned else shown, []).append(vote)
+        shown = vote.shown if vote.shown in FLIP else "ab"
+        found.setdefault(FLIP[shown] if turned else shown, []).append(vote)
     return found
 
 

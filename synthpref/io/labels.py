@@ -15,13 +15,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from synthpref.core.errors import Problem, RecipeError
+from synthpref.core.judged import FLIP
 from synthpref.core.labelled import Judge, Labelled, Said
 from synthpref.core.sides import word
 from synthpref.core.source import ENDINGS
 from synthpref.io.columns import MISSING, pick
 from synthpref.io.files import READERS, Record, broken, short
 
-FLIP = {"ab": "ba", "ba": "ab"}
 _ORDERS = {
     **dict.fromkeys(("ab", "1", "a", "first", "left", "a_first", "false", "unswapped"), "ab"),
     **dict.fromkeys(("normal", "original", "forward"), "ab"),

@@ -26,7 +26,7 @@ from synthpref.core.distance import (
     gram_hashes,
     ngrams,
     normalise,
-    rouge_l_words,
+    rouge_l,
     sketch,
     unit32,
     words,
@@ -195,7 +195,7 @@ class _RougeIndex:
             held[token] += 1
             keys.append((setting, token, held[token]))
         for number in self._likely(keys):
-            likeness = rouge_l_words(tokens, self._texts[number])
+            likeness = rouge_l(tokens, self._texts[number])
             if likeness >= self._threshold:
                 return self._ids[number], likeness
         for key in keys:

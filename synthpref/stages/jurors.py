@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from synthpref.core import reliability
 from synthpref.core.seam import Ask, Capability
 from synthpref.core.stage import Calls, PromptName, Role
 from synthpref.core.types import Vote
@@ -90,8 +89,6 @@ class Bench(Extracted):
             raise ValueError(
                 f"stop_early: every vote moves the outcome of reducer {reducer}; take majority or multimode"
             )
-        if reducer == WEIGHED and not reliability.available():
-            raise ValueError(f"reducer: {reliability.EXTRA}")
         return self
 
     def requires(self) -> dict[str, set[Capability]]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from synthpref.core.distance import rouge_l_words, words
+from synthpref.core.distance import rouge_l, words
 from synthpref.core.seam import Ask
 from synthpref.core.stage import Barrier, Calls, Load, PromptName, Role, RowStage, Stage
 from synthpref.core.types import Drop, Origin, Row
@@ -199,7 +199,7 @@ class _Known:
             shared = len(self.distinct & other.distinct) + min(self.again, other.again)
             if 2 * shared < threshold * (len(self.tokens) + len(other.tokens)):
                 continue
-            likeness = rouge_l_words(self.tokens, other.tokens)
+            likeness = rouge_l(self.tokens, other.tokens)
             if likeness >= threshold:
                 return f"of {other.id}, ROUGE-L {likeness:.2f}, prompt compared"
         return None

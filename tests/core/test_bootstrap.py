@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from synthpref.core.agreement import Array, ratio
 from synthpref.core.bootstrap import _BLOCK, Estimate, Statistic, _t, bootstrap, resampled_sums
 from synthpref.core.intervals import accuracy_estimate, kappa_estimate, spearman_estimate
-from synthpref.core.ranking import length_controlled, probability
+from synthpref.core.ranking import length_controlled, probabilities
 
 SEEDS = 400
 RIGHT = 0.75
@@ -114,7 +114,7 @@ def test_intervals_of_a_chance_to_win_hold_as_often_as_they_say() -> None:
             for b in range(a)
             for _ in range(20)
         ]
-        found = probability(5, outcomes, 0, 2)
+        found = probabilities(5, outcomes, [(0, 2)])[0]
         assert found is not None
         held += found[1] <= 1 / (1 + math.exp(-0.8)) <= found[2]
     assert within_binomial_error(held, SEEDS)

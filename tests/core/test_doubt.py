@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from synthpref.core.doubt import doubted
 from synthpref.core.intervals import wilson
-from synthpref.core.ranking import probability
+from synthpref.core.ranking import probabilities
 from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
 
 PAIR = Pair(0, 1, "extremes", margin=1.0)
@@ -99,7 +99,7 @@ def test_one_vote_says_little_and_says_so() -> None:
 def test_two_that_did_not_meet_are_told_by_their_strengths() -> None:
     games = [compared(vote(1), a=0, b=2), compared(vote(0.5), a=2, b=3), compared(vote(0), a=1, b=3)]
     (found, other) = doubted(met(*games, samples=5), [PAIR, Pair(4, 1, "x")], "s")
-    expected = probability(5, [(c.a, c.b, c.p or 0.0) for c in games], 0, 1)
+    expected = probabilities(5, [(c.a, c.b, c.p or 0.0) for c in games], [(0, 1)])[0]
     assert expected is not None
     assert (found.p, found.p_low, found.p_high) == pytest.approx(expected)
     assert (found.agreement, found.votes) == (None, None)

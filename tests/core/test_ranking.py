@@ -26,7 +26,6 @@ from synthpref.core.ranking import (
     length_controlled,
     logistic,
     probabilities,
-    probability,
     win_rate,
 )
 
@@ -170,13 +169,13 @@ def test_the_interval_of_a_chance_is_that_of_a_logistic_regression() -> None:
         effect = fit.t_test(contrast)
         gap, error = effect.effect[0], effect.sd[0, 0]
         ends = [1 / (1 + math.exp(-x)) for x in (gap, gap - 1.95996398 * error, gap + 1.95996398 * error)]
-        assert probability(players, outcomes, i, j, prior=prior) == pytest.approx(ends, abs=1e-7)
+        assert probabilities(players, outcomes, [(i, j)], prior=prior)[0] == pytest.approx(ends, abs=1e-7)
 
 
 def test_a_chance_and_its_counterpart_mirror_each_other() -> None:
     outcomes = random_outcomes(3, 5, 30)
     for i, j in combinations(range(5), 2):
-        one, other = probability(5, outcomes, i, j), probability(5, outcomes, j, i)
+        one, other = probabilities(5, outcomes, [(i, j)])[0], probabilities(5, outcomes, [(j, i)])[0]
         assert one is not None
         assert other is not None
         assert one == pytest.approx((1 - other[0], 1 - other[2], 1 - other[1]))
@@ -184,7 +183,7 @@ def test_a_chance_and_its_counterpart_mirror_each_other() -> None:
 
 
 def test_more_games_make_a_chance_surer() -> None:
-    narrow, wide = (probability(2, [(0, 1, 1.0), (0, 1, 0.0)] * n, 0, 1) for n in (50, 5))
+    narrow, wide = (probabilities(2, [(0, 1, 1.0), (0, 1, 0.0)] * n, [(0, 1)])[0] for n in (50, 5))
     assert narrow is not None
     assert wide is not None
     assert narrow[0] == wide[0] == pytest.approx(0.5)
@@ -192,11 +191,11 @@ def test_more_games_make_a_chance_surer() -> None:
 
 
 def test_who_was_not_compared_has_no_chance() -> None:
-    assert probability(3, [(0, 1, 1.0)], 0, 2) is None
-    assert probability(3, [], 0, 1) is None
+    assert probabilities(3, [(0, 1, 1.0)], [(0, 2)])[0] is None
+    assert probabilities(3, [], [(0, 1)])[0] is None
     found = probabilities(3, [(0, 1, 1.0)], [(0, 1), (2, 1), (0, 1)])
     assert found[1] is None
-    assert found[0] == found[2] == probability(3, [(0, 1, 1.0)], 0, 1)
+    assert found[0] == found[2] == probabilities(3, [(0, 1, 1.0)], [(0, 1)])[0]
 
 
 # ---- Elo

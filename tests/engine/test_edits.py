@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from noted import NOTED
 
 from synthpref import job
@@ -72,7 +71,7 @@ def recipe(stages: list[Any], rows: list[Any] = ROWS, models: Tree | None = None
 def run(folder: Path, tree: Tree) -> Counter[bytes]:
     """Run the recipe into `folder`/run, or go on with what is there; what was asked."""
     (folder / "my_backend.py").write_text("from noted import BACKENDS\n", encoding="utf-8")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(json.dumps(tree), encoding="utf-8")
     NOTED.clear()
     result = job.run(job.load(folder / "recipe.yaml"), folder / "run")
     assert not result.stopped

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from synthpref.core.distance import jaccard, ngrams, rouge_l, words
+from synthpref.core.distance import ngrams, rouge_l, words
 from synthpref.core.seam import Completion, Request
 from synthpref.core.stage import Barrier, Calls, Load, RowStage
 from synthpref.core.types import Drop, Origin, Pair, Row, Sample
@@ -57,6 +57,10 @@ def kept(stage: Barrier, rows: list[Row], seed: int = 0) -> list[str]:
     return sorted(id for id, drop in outcome(stage, rows, seed).items() if drop is None)
 
 
+def jaccard(a: set[str], b: set[str]) -> float:
+    return len(a & b) / len(a | b) if a or b else 1.0
+
+
 every_method = pytest.mark.parametrize("method", ["minhash", "rouge_l", "exact"])
 
 
@@ -85,7 +89,7 @@ def test_near_copies_go_and_the_drop_names_the_row(method: Any, measure: str) ->
     likeness = (
         jaccard(ngrams(words(SKY), 3), ngrams(words(SKY + " today"), 3))
         if method == "minhash"
-        else rouge_l(SKY, SKY + " today")
+        else rouge_l(words(SKY), words(SKY + " today"))
     )
     assert f"{measure.split()[0]} {likeness:.2f}" in drop.detail
 
@@ -154,7 +158,7 @@ def test_no_two_that_stay_are_alike_and_each_that_goes_is(
     text = {r.id: r.prompt_text for r in rows}
 
     def likeness(a: str, b: str) -> float:
-        return rouge_l(a, b) if method == "rouge_l" else jaccard(set(words(a)), set(words(b)))
+        return rouge_l(words(a), words(b)) if method == "rouge_l" else jaccard(set(words(a)), set(words(b)))
 
     staying = [id for id, drop in found.items() if drop is None]
     for id, drop in found.items():

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from synthpref.core import reliability
 from synthpref.core.seam import Completion, Request
 from synthpref.core.stage import Barrier
 from synthpref.core.template import fenced
@@ -249,9 +248,3 @@ def test_a_response_with_too_few_votes_has_no_score_and_an_empty_one_keeps_its_r
 def test_fields_that_do_not_go_together_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         Jury.model_validate({"judges": ["a", "b"], **wrong})
-
-
-def test_a_recipe_that_needs_crowd_kit_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reliability, "available", lambda: False)
-    with pytest.raises(ValidationError, match=r"pip install 'synthpref\[jury\]'"):
-        Jury(judges=("a", "b"), reducer="dawid_skene", scale=(1, 5))

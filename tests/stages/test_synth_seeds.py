@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from field import records
-from synthpref.core.distance import rouge_l
+from synthpref.core.distance import rouge_l, words
 from synthpref.core.seam import Request
 from synthpref.core.stage import PROMPT, ROLE
 from synthpref.core.template import fenced
@@ -243,7 +243,7 @@ def test_what_stays_is_far_from_all_before_it_and_what_goes_is_near(
     assert {r.id for r in rows if not r.scratch} <= {r.id for r in stay}
     known = [r.prompt_text for r in rows if not r.scratch]
     for one in sorted((r for r in rows if r.scratch), key=lambda r: r.id):
-        near = max(rouge_l(one.prompt_text, other) for other in known) >= threshold
+        near = max(rouge_l(words(one.prompt_text), words(other)) for other in known) >= threshold
         assert near == (one not in stay)
         if not near:
             known.append(one.prompt_text)
@@ -279,6 +279,6 @@ def test_the_175_seed_tasks() -> None:
     assert {d.reason for d in dropped} == {"near-duplicate"}
     new = [m for m in kept if m.trail]
     assert len(new) + len(dropped) + 175 == len(made)
-    assert all(max(rouge_l(m.prompt_text, s.prompt_text) for s in pool) < 0.7 for m in new)
+    assert all(max(rouge_l(words(m.prompt_text), words(s.prompt_text)) for s in pool) < 0.7 for m in new)
     # " Please." makes a new prompt only of one that has a word or two.
     assert 700 <= len(new) < 710

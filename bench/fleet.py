@@ -129,7 +129,7 @@ def segment(
 ) -> Segment:
     """Follow `shards` equal parts of `rows` over the engines until the last of them is through.
 
-    An engine walks LANES shards at once, so that its batch runs empty only when there is no other. Each shard passes
+    An engine walks LANES shards at once, or fewer where there are not so many for each, so that its batch runs empty only when there is no other. Each shard passes
     over the whole source (`read_s` for each of its rows) and keeps its own rows; one that goes on elsewhere first
     passes over what is done, and makes the calls that were in flight again (`in_flight`: an engine's, in rows).
     """
@@ -137,6 +137,7 @@ def segment(
     part = rows / shards
     rate = min(speed.rows_s, 1 / (read_s * shards)) if read_s else speed.rows_s
     lanes = [Lanes(rate * luck.lognormvariate(0, cluster.spread)) for _ in range(cluster.engines)]
+    at_once = min(LANES, -(-shards // cluster.engines))
     queue = deque((part, 0.0) for _ in range(shards))  # (rows to do, seconds to pass over what is done)
     events: list[tuple[float, str, int, int]] = []
     nodes = -(-cluster.engines // cluster.per_node)
@@ -151,7 +152,7 @@ def segment(
         """Take shards where there is room, and wake up when the next of them has changed."""
         mine = lanes[engine]
         mine.up = True
-        while queue and len(mine.shards) < LANES:
+        while queue and len(mine.shards) < at_once:
             todo, over = queue.popleft()
             mine.shards.append(Shard(todo, now + over))
         mine.version += 1
@@ -179,7 +180,7 @@ def segment(
                 back = now + cluster.replace_s + cluster.start_s
                 heapq.heappush(events, (back, "look", engine, mine.version))
             for engine, other in enumerate(lanes):
-                if queue and other.up and len(other.shards) < LANES:
+                if queue and other.up and len(other.shards) < at_once:
                     busy += other.work(now)
                     look(engine, now)
         elif at == lanes[who].version:

@@ -40,6 +40,8 @@ from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, digest_of,
 
 PER_WORKER = 4
 """Shards for each worker, where their number is not given."""
+REACH_S = 10.0
+IS_IT_UP = "is it up? `ray status` tells; without --address a Ray is started on this machine"
 SHOWN_S = 2.0
 CLOSE_S = 30.0
 
@@ -76,6 +78,19 @@ def imported() -> Any:
 def gpus_of(models: Mapping[str, ModelSpec]) -> float:
     """What a worker holds of the machine: the accelerators of its engines."""
     return len(frozenset[str]().union(*(spec.accelerators() for spec in models.values())))
+
+
+async def _reach(address: str | None) -> None:
+    """Raise RecipeError where nobody listens: Ray itself goes on trying for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), REACH_S)
+    except (OSError, TimeoutError) as error:
+        why = getattr(error, "strerror", None) or f"no answer in {REACH_S:g} s"
+        raise RecipeError([Problem("--address", f"{address}: {why}", IS_IT_UP)]) from None
+    writer.close()
 
 
 class Hand:
@@ -323,6 +338,7 @@ async def shards(
     mine = not ray.is_initialized()
     if mine:
         logging.getLogger("ray").setLevel(logging.ERROR)
+        await _reach(cluster.address)
         try:
             ray.init(
                 address=cluster.address or "local",
@@ -332,8 +348,7 @@ async def shards(
                 configure_logging=False,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            fix = "is it up? `ray status` tells; without --address a Ray is started on this machine"
-            raise RecipeError([Problem("--address", f"{_short(error)}", fix)]) from None
+            raise RecipeError([Problem("--address", _short(error), IS_IT_UP)]) from None
     for number, handler in heard.items():
         signal.signal(number, handler)
     try:

@@ -149,7 +149,9 @@ class Pool:
                 if hired is None:
                     return
                 self.there[seat], pause = hired, LOOK_S
-            lanes = [self._lane(seat, self.there[seat], step) for _ in range(LANES)]
+            # With few shards, none of them is one worker's second while another worker has no first.
+            at_once = min(LANES, -(-self.shards // self.seats))
+            lanes = [self._lane(seat, self.there[seat], step) for _ in range(at_once)]
             ended = await asyncio.gather(*lanes, return_exceptions=True)
             failed = [error for error in ended if error is not None]
             if others := [error for error in failed if not isinstance(error, WorkerLost)]:

@@ -11,7 +11,7 @@ from tenacity import (
     before_sleep_log,
     retry_if_exception,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from synthpref.core.errors import ExportError
@@ -63,7 +63,7 @@ def _patiently(call: Any, *args: Any, **kwargs: Any) -> Any:
     retrying = Retrying(
         retry=retry_if_exception(lambda error: _status(error) in _PASSING),
         stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential_jitter(initial=0.5, max=30, jitter=0.5),
+        wait=wait_random_exponential(multiplier=0.5, max=30),
         before_sleep=before_sleep_log(log, logging.INFO),
         reraise=True,
     )

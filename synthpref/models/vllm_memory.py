@@ -19,8 +19,8 @@ _SAID: tuple[tuple[str, str], ...] = (
     ),
     (
         r"No available memory for the cache blocks",
-        "the weights leave no room: raise engine.gpu_memory_utilization or engine.tensor_parallel_size, or take a "
-        "quantized model (on a CPU: raise VLLM_CPU_KVCACHE_SPACE)",
+        "the weights leave no room: raise engine.gpu_memory_utilization (engine.kv_cache_memory_bytes where that is "
+        "given; on a CPU VLLM_CPU_KVCACHE_SPACE) or engine.tensor_parallel_size, or take a quantized model",
     ),
     (
         r"KV cache is needed|larger than the (?:available|maximum number of tokens)",

@@ -183,6 +183,36 @@ def test_a_model_that_cannot_be_woken_is_the_answer_to_all_that_wait_for_it() ->
     virtual_time.run(go())
 
 
+def test_without_word_of_the_other_calls_nobody_falls_asleep_over_one() -> None:
+    """As where a backend is opened by itself, and not by a run."""
+
+    async def go() -> None:
+        house = House("ab")
+        house.shared["still"]._asking = None
+        assert await asyncio.gather(*(house.ask(name, 9.0) for name in "aaabb")) == [*"aaabb"]
+        await house.close()
+
+    virtual_time.run(go())
+
+
+def test_a_call_that_is_given_up_as_it_is_let_in_leaves_its_place() -> None:
+    async def go() -> None:
+        house = House("ab")
+        calls = [asyncio.create_task(house.ask(name, 1.0)) for name in "ab"]
+        turns = house.shared["turns"]
+        await asyncio.sleep(0)
+        (future,) = turns._members["a"].waiting
+        # Between the two, in one turn of the loop.
+        future.add_done_callback(lambda _: calls[0].cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        assert turns._inside == 0
+        assert await calls[1] == "b"
+        await house.close()
+
+    virtual_time.run(go())
+
+
 @pytest.mark.parametrize("after", [0.5, 6.0, 6.5, 9.0])
 def test_a_run_that_stops_lets_nobody_wait(after: float) -> None:
     """While a call is under way, while one falls asleep, and while the other is woken."""

@@ -15,13 +15,16 @@ from synthpref.models import vllm_read
 from synthpref.models.pool import Pool
 from synthpref.models.vllm import VLLM
 
+# A block of its cache has 128 tokens on a CPU.
+ENGINE = SMALL | {"max_model_len": 512, "enable_prefix_caching": True}
+
 
 def test_two_engines_serve_as_one(room: Room, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if os.path.exists("/dev/nvidia0"):
         pytest.skip("there are devices, of which each engine wants its own")
-    backend = room.open(VLLM(model=policy, engine=SMALL, engines=2))
+    backend = room.open(VLLM(model=policy, engine=ENGINE, engines=2))
     requests = [Request(messages=QUESTION, n=4, seed=i, temperature=1.0, max_tokens=20) for i in range(24)]
     busy = [0, 0]
 
@@ -58,7 +61,7 @@ def cached(room: Room, pool: Any, marks: str) -> float:
     def request(mark: str, i: int) -> Request:
         said = {"role": "user", "content": f"{mark}{i % 4}"}
         return Request(
-            messages=({"role": "system", "content": f"{mark} the sky is blue because " * 14}, said),
+            messages=({"role": "system", "content": f"{mark} the sky is blue because " * 40}, said),
             n=1, seed=i, temperature=1.0, max_tokens=2,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ process. Elsewhere than on Linux it is a fresh process.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import json
@@ -99,7 +100,9 @@ def _helper() -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         command = [sys.executable, __file__, str(its.fileno())]
+        # It ends when the door is shut. Nobody waits for it, and nobody is to be warned of that.
         subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL).returncode = 0
+    atexit.register(ours.close)
     return ours
 
 

@@ -67,3 +67,18 @@ def test_models_in_turn_make_what_they_make_together(
         assert [(s.text, s.seed) for s in one.samples] == [(s.text, s.seed) for s in other.samples]
         assert one.values("reward") == pytest.approx(other.values("reward"), abs=1e-3)
         assert [(p.chosen, p.rejected) for p in one.pairs] == [(p.chosen, p.rejected) for p in other.pairs]
+
+
+def test_servers_take_turns_too(tmp_path: Path, policy: str) -> None:
+    """One starts when the other has ended."""
+    grader = tiny.reward(tmp_path / "grader")
+    fields = {"backend": "vllm-serve", "placement": "in_turn", "block": 64}
+    done = job.run(job.load(recipe(tmp_path / "served", policy, grader, **fields)), tmp_path / "run")
+    assert not done.stopped, done.stopped
+    assert all(row.pairs for row in job.rows.read_rows(tmp_path / "run/rows.parquet"))
+    said = (tmp_path / "run/run.log").read_text(encoding="utf-8")
+    order = [
+        said.index(words)
+        for words in (f"{policy}: the engine is up", "the engine has ended", f"{grader}: the engine is up")
+    ]
+    assert order == sorted(order)

@@ -110,7 +110,14 @@ def run(
     except OSError as error:
         raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
     kept = mirror.kept() if mirror else nullcontext()
-    with held(folder), logged(folder, recipe), _mended(folder / JOURNAL), hearing() as signals, kept:
+    with (
+        held(folder),
+        logged(folder, recipe),
+        _mended(folder / JOURNAL),
+        hearing() as signals,
+        _gathered(folder),
+        kept,
+    ):
         before = _left_by(recipe, folder)
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
@@ -181,6 +188,20 @@ def _mended(journal: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _gathered(folder: Path) -> Iterator[None]:
+    """What workers of a run that was killed have left is in the journal, before anything is brought that may hold the
+    same calls."""
+    if any((folder / SHARDS).glob("*.sqlite*")):
+        journal = Journal(folder / JOURNAL)
+        try:
+            gather(journal, folder / SHARDS)
+            asyncio.run(journal.indexed())
+        finally:
+            journal.close()
+    yield
+
+
 async def _walk(
     recipe: Recipe,
     where: Place,
@@ -204,9 +225,6 @@ async def _walk(
     journal = Journal(where.folder / JOURNAL, on_error)
     with signals.stopping(stop):
         try:
-            # Of a run on a cluster that was killed.
-            if gather(journal, where.folder / SHARDS):
-                await journal.indexed()
             runner = Runner(recipe, lambda: source(recipe, limit), journal, stop, progress)
             view(progress)
             if where.mirror:

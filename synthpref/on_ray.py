@@ -317,7 +317,7 @@ class Shards:
             return  # the logs of its engines say why
         for home in self.folder.glob("worker-*"):
             shutil.rmtree(home, ignore_errors=True)
-        if not [*self.folder.glob("*.sqlite")]:
+        if not [*self.folder.glob("*.sqlite*")]:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

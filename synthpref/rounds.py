@@ -120,7 +120,8 @@ def _round(asked: Asked, wanted: rounds.Rounds, number: int, walk: Walk, tell: h
         how = "was killed" if ended.code is None else f"ended with exit code {ended.code}"
         tell(recipe.redact(hook.last_lines(at)))
         return replace(result, stopped=f"the hook of round {number} {how}; see {at}/hook.log", failed=True)
-    settings, wrong = _set(asked, number)
+    # What a hook has written that failed, and is no more in the recipe, counts for nothing.
+    settings, wrong = _set(asked, number) if line or given else ([], "")
     if wrong:
         return replace(result, stopped=wrong, failed=True)
     folders.write_json(at / rounds.DONE, {"round": number, "settings": settings})

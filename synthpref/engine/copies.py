@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -68,6 +69,10 @@ class Copy:
         databases are brought together; else this is a copy, and what is gone there goes here too."""
         there = {name: stamp for name, stamp in self.store.files().items() if wanted(name)}
         journal = self.folder / JOURNAL
+        if ours and self.known.sent.get(JOURNAL, ("", 0))[0] != _which(journal):
+            # The journal here is another one, made anew from what was whole: what was brought before may not be in it.
+            calls = [name for name in self.known.files if name == JOURNAL or name.startswith(SEGMENTS)]
+            self.known.files = {n: s for n, s in self.known.files.items() if n not in calls}
         is_new = not journal.exists()
         for name in [name for name in self.known.files if wanted(name) and name not in there]:
             del self.known.files[name]
@@ -88,6 +93,9 @@ class Copy:
         absorb = add_calls if is_piece else self.absorb.get(name)
         if absorb and (is_piece or ours) and (is_piece or file.exists()):
             part = self.folder / "brought.part"
+            for left in self.folder.glob("brought.part*"):
+                # Of a piece that was being mended when the run was killed.
+                left.unlink()
             self.store.fetch(name, part)
             if absorb is add_calls and (mended := mend(part)):
                 log.warning("%s/%s: %s", self.store.url, name, mended)
@@ -148,6 +156,18 @@ class Copy:
         self.save()
 
 
+def _which(journal: Path) -> str:
+    """Which journal it is; "" where nothing is in it, or it cannot be read, which others tell."""
+    with suppress(sqlite3.Error):
+        return identity(journal) if last_call(journal) else ""
+    return ""
+
+
 def _is_here_only(name: str) -> bool:
     # Of shards, what is committed comes into the journal when their segment is through.
-    return name in HERE_ONLY or name.endswith(HERE_ENDINGS) or name.startswith(f"{SHARDS}/")
+    return (
+        name in HERE_ONLY
+        or ".part.damaged-" in name
+        or name.endswith(HERE_ENDINGS)
+        or name.startswith(f"{SHARDS}/")
+    )

@@ -100,6 +100,11 @@ class Lease:
         if self.lost:
             call(self.lost)
 
+    def check(self) -> None:
+        """Look now. Raises RemoteError."""
+        if not self.lost:
+            self._renew()
+
     def release(self) -> None:
         """Give it back. Raises RemoteError."""
         self._ended.set()
@@ -139,7 +144,8 @@ class Lease:
         elif found:
             self.files.write(LEASE, self._body())
         else:
-            self.files.create(LEASE, self._body())
+            # Who took it over while this machine slept may have ended already.
+            self.lost = f"another run took over {self.files.url}, and has ended"
 
     def _mine(self) -> bool:
         return (holder(self.files) or {}).get("token") == self.token

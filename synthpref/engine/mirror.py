@@ -136,9 +136,14 @@ class Mirror(Copy):
 
     def _send_beside(self) -> None:
         with self._turn:
-            for name in self.changed():
-                if name in self.absorb and name != JOURNAL:
-                    self.send(name)
+            names = [name for name in self.changed() if name in self.absorb and name != JOURNAL]
+            if names:
+                # Another run may have sent its own, while this machine slept.
+                self.lease.check()
+            if self.lease.lost:
+                raise JournalError(self.lease.lost)
+            for name in names:
+                self.send(name)
 
     def send_calls(self) -> None:
         """Upload the calls that came since the last time."""
@@ -188,6 +193,7 @@ class Mirror(Copy):
 
     def _send_all(self) -> None:
         """The run has come to an end, of whatever kind."""
+        self._patiently(self.lease.check)
         if self.lease.lost:
             with suppress(RemoteError):
                 self.send_calls()
@@ -198,6 +204,9 @@ class Mirror(Copy):
                 self._patiently(lambda name=name: self.send(name))  # type: ignore[misc]
             for name in [name for name in self.known.files if name.startswith(SEGMENTS)]:
                 self._patiently(lambda name=name: self._remove(name))  # type: ignore[misc]
+            if last := last_call(self.folder / JOURNAL):
+                self.known.sent[JOURNAL] = (identity(self.folder / JOURNAL), last)
+                self.save()
         except RemoteError as error:
             fix = "run the same command again on this machine"
             raise RemoteError(f"{error}. All of the run is in {self.folder}; {fix}") from error

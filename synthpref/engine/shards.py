@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from synthpref.core.errors import JournalError
 from synthpref.engine.journal import Journal
 from synthpref.engine.merge import absorb
-from synthpref.engine.pages import log_of
 from synthpref.engine.role import Stop
 from synthpref.engine.salvage import mend
+from synthpref.engine.segments import last_call
 from synthpref.engine.steps import Step
 
 LANES = 2
@@ -77,7 +77,14 @@ def shard_path(folder: Path, shard: int) -> Path:
 def gather(main: Journal, folder: Path, *, whole: bool = False) -> int:
     """Absorb every shard's journal that is in `folder`; how many there were. Unless they are known to be `whole`, they
     are looked through before: what is damaged in one is asked again."""
-    paths = sorted(folder.glob("*.sqlite"))
+    # Of one that was being made anew when the run was killed, there may be the new file alone.
+    paths = sorted(
+        {
+            path.with_suffix("") if path.suffix == ".made" else path
+            for kind in ("*.sqlite", "*.sqlite.made")
+            for path in folder.glob(kind)
+        }
+    )
     for path in paths:
         with shard_held(path):
             if not whole and (salvaged := mend(path)):
@@ -167,12 +174,18 @@ class Pool:
 
     async def _lane(self, seat: int, worker: Worker, step: int) -> None:
         while (shard := await self._next()) is not None:
+            if self.there.get(seat) is not worker:
+                # It was lost at its other shard.
+                self._open.append(shard)
+                self._wake()
+                return
             try:
                 self.hear(seat, await worker.walk(step, shard, self.shards))
             except BaseException as error:
                 self._open.append(shard)
                 self._wake()
                 if isinstance(error, WorkerLost):
+                    self.there.pop(seat, None)
                     self._count_death(shard, error)
                 raise
             if self.stop.event.is_set():
@@ -195,7 +208,8 @@ class Pool:
 
     def _count_death(self, shard: int, error: WorkerLost) -> None:
         path = shard_path(self.folder, shard)
-        size = sum(p.stat().st_size for p in (path, log_of(path)) if p.exists())
+        # Not the files' sizes: a log that was folded in is written anew from its beginning.
+        size = last_call(path)
         before, count = self._deaths.get(shard, (-1, 0))
         count = count + 1 if size <= before else 1
         self._deaths[shard] = size, count
@@ -222,18 +236,21 @@ class Pool:
             if self.stop.event.is_set() and not told:
                 told = True
                 await self._each(lambda worker: worker.stop(self.stop.reason))
-            for seat, worker in list(self.there.items()):
-                try:
-                    found = await worker.report()
-                except WorkerLost:
-                    continue  # its lanes see to it
-                if self.there.get(seat) is worker:
-                    self.hear(seat, found)
+            await asyncio.gather(*(self._hear(seat, worker) for seat, worker in self.there.items()))
             if self.there:
                 seen = time.monotonic()
             elif time.monotonic() - seen > self.patience_s:
                 waited = f"no worker came for {self.patience_s:g} s: {self.lacking()}{self._last_loss}"
                 self.stop.now(waited, failed=True)
+
+    async def _hear(self, seat: int, worker: Worker) -> None:
+        try:
+            # One that is out of sight must not keep the others from being heard, and told.
+            found = await asyncio.wait_for(worker.report(), LONGEST_PAUSE_S)
+        except (WorkerLost, TimeoutError):
+            return  # its lanes see to it
+        if self.there.get(seat) is worker:
+            self.hear(seat, found)
 
     async def _each(self, do: Callable[[Worker], Awaitable[None]]) -> None:
         await asyncio.gather(*(do(worker) for worker in self.there.values()), return_exceptions=True)

@@ -122,7 +122,7 @@ class SimulatedBackend:
         return self.spec.latency_s * luck.lognormvariate(-0.125, 0.5)
 
     def _key(self, request: Request) -> str:
-        return repr((self.spec.model, request.messages, request.seed))
+        return repr((self.spec.model, _shown(request), request.seed))
 
     def _fail(self, request: Request) -> None:
         """Raise for the spec's share of the calls; a call asked again has a new chance."""
@@ -178,7 +178,7 @@ def _preference(spec: Simulated, request: Request) -> float:
 def _answer(spec: Simulated, request: Request, asked: Asked, i: int) -> Completion:
     seed = None if request.seed is None else request.seed + i
     draw = seed if seed is not None else f"unseeded {i}"
-    rng = random.Random(repr((spec.model, request.messages, draw)))
+    rng = random.Random(repr((spec.model, _shown(request), draw)))
     reply = _faulty(spec, request, asked, rng) or _sound(spec, request, asked, rng)
     begun = request.messages[-1]["content"] if request.prefill else ""
     if begun and reply.text.startswith(begun):
@@ -189,6 +189,11 @@ def _answer(spec: Simulated, request: Request, asked: Asked, i: int) -> Completi
     if request.logprobs is not None:
         logprobs = _logprobs(text, reply if text == reply.text else Reply(text), request.logprobs)
     return Completion(text=text, finish_reason=finish, logprobs=logprobs, seed=seed)
+
+
+def _shown(request: Request) -> tuple[dict[str, str], ...]:
+    """The messages, in one order of their parts: those of a row that comes from the journal stand in another."""
+    return tuple({"role": m["role"], "content": m["content"]} for m in request.messages)
 
 
 def _faulty(spec: Simulated, request: Request, asked: Asked, rng: random.Random) -> Reply | None:

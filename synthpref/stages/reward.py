@@ -85,10 +85,11 @@ class Reward(RowStage):
         """The heads by the names they are to have. Raises ValueError when they are others, or not as many."""
         if set(self.heads) <= set(found):
             return found
-        plain = ["reward"], [f"head_{i}" for i in range(len(found))]
-        unnamed = bool(found) and list(found) in plain
+        plain = ["reward"] if set(found) == {"reward"} else [f"head_{i}" for i in range(len(found))]
+        unnamed = bool(found) and set(found) == set(plain)
         if unnamed and len(found) == len(self.heads):
-            return dict(zip(self.heads, found.values(), strict=True))
+            # By name: what comes from the journal is in the order of the alphabet, head_10 before head_2.
+            return {own: found[head] for own, head in zip(self.heads, plain, strict=True)}
         there = f"{len(found)} without names" if unnamed else ", ".join(found) or "no head at all"
         raise ValueError(f"heads names {len(self.heads)}, and the reward model gave {there}")
 

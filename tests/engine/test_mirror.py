@@ -204,6 +204,7 @@ def test_a_damaged_segment_costs_what_is_damaged_in_it(there: Remote, tmp_path: 
 
 def test_a_ledger_is_there_when_it_is_said_to_be(there: Remote, tmp_path: Path) -> None:
     mine = mirror(there, tmp_path / "here")
+    mine.lease.take(print)
     ledger(tmp_path / "here" / LEDGER, "a")
     asyncio.run(mine.noted())
     there.fetch(LEDGER, tmp_path / "fetched")
@@ -218,6 +219,9 @@ def test_a_ledger_is_there_when_it_is_said_to_be(there: Remote, tmp_path: Path) 
         patch.setattr(there, "put", refuse)
         with pytest.raises(JournalError, match="no permission"):
             asyncio.run(mine.noted())
+    mine.lease.release()
+    with pytest.raises(JournalError, match="took over"):
+        asyncio.run(mine.noted())
 
 
 def test_what_ends_a_run_is_told_though_its_journal_cannot_be_read(there: Remote, tmp_path: Path) -> None:

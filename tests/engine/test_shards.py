@@ -435,3 +435,78 @@ def test_a_worker_holds_the_devices_of_its_engines_and_roles_that_share_them_cou
     )
     assert gpus_of({"one": one, "two": two, "served": OpenAI(model="m")}) == 3
     assert gpus_of({"served": OpenAI(model="m")}) == 0
+
+
+class Passing(Worker):
+    """Walks shard 1 at once, and is lost at shard 0 as long as any are to be."""
+
+    def __init__(self, lost: list[int]) -> None:
+        self.lost, self.gone = lost, False
+
+    async def walk(self, step: int, shard: int, of: int) -> Report:
+        if self.gone:
+            raise WorkerLost("gone")
+        if shard == 0:
+            await asyncio.sleep(0)
+            if self.lost:
+                self.lost.pop()
+                self.gone = True
+                raise WorkerLost("preempted")
+        return {}
+
+    async def report(self) -> Report:
+        return {}
+
+    async def stop(self, reason: str) -> None: ...
+
+
+def pool_of(folder: Path, stop: Stop, hire: Callable[[int], Awaitable[Worker]], seats: int) -> Pool:
+    return Pool(folder, seats, 2, hire, lambda seat, found: None, stop, lambda: "", 60.0)
+
+
+def test_a_worker_that_dies_at_one_of_its_shards_has_died_once(tmp_path: Path) -> None:
+    async def go() -> Stop:
+        stop, lost = Stop(), [0] * (DEATHS - 1)
+
+        async def hire(seat: int) -> Worker:
+            return Passing(lost)
+
+        await pool_of(tmp_path, stop, hire, 1).segment(Step(0, (), b""))
+        assert not lost
+        return stop
+
+    assert asyncio.run(go()).reason == ""
+
+
+def test_a_worker_out_of_sight_does_not_keep_a_stop_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synthpref.engine.shards.LONGEST_PAUSE_S", 0.05)
+    stop, walking, told = Stop(), set[int](), set[int]()
+
+    class Seat(Passing):
+        def __init__(self, seat: int) -> None:
+            super().__init__([])
+            self.seat, self.ended = seat, asyncio.Event()
+
+        async def walk(self, step: int, shard: int, of: int) -> Report:
+            walking.add(self.seat)
+            if len(walking) == 2:
+                stop.now("enough")
+            await self.ended.wait()
+            return {}
+
+        async def report(self) -> Report:
+            if self.seat == 0:
+                await self.ended.wait()
+            return {}
+
+        async def stop(self, reason: str) -> None:
+            told.add(self.seat)
+            self.ended.set()
+
+    async def hire(seat: int) -> Worker:
+        return Seat(seat)
+
+    asyncio.run(pool_of(tmp_path, stop, hire, 2).segment(Step(0, (), b"")))
+    assert told == {0, 1}

@@ -151,16 +151,22 @@ def preview(
     recipe: RecipePath,
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows of the source.")] = 3,
     set_: Settings = None,
-    out: Out = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="The folder. Default: runs/NAME-preview of the recipe.")
+    ] = None,
 ) -> None:
     """Run a few rows for real and show in full what becomes of them."""
     from synthpref import job
+    from synthpref.core.errors import Problem, RecipeError
     from synthpref.core.source import is_url
     from synthpref.io.show import show_row
 
     loaded = job.load(recipe, set_ or [])
-    here = out if out and not is_url(out) else Path("runs") / loaded.name
-    folder = Path(f"{here}-preview")
+    if out and is_url(out):
+        raise RecipeError(
+            [Problem("--out", "a preview is made in a folder here", "name one, or leave it out")]
+        )
+    folder = Path(out or Path("runs") / f"{loaded.name}-preview")
     rows = job.preview(loaded, folder, n)
     console = _console()
     for row in rows:
@@ -209,11 +215,16 @@ def run(
     ] = None,
 ) -> None:
     """Run a recipe into a run folder, or go on with the run that is there, here or on a cluster."""
+    from rich.markup import escape
+
     from synthpref import job
     from synthpref.core.errors import Problem, RecipeError
     from synthpref.places import place
 
     cluster = None
+    of_cluster = {"--address": address, "--shards": shards, "--workers": workers, "--gpus": gpus}
+    if on is None and (given := [name for name, value in of_cluster.items() if value is not None]):
+        raise RecipeError([Problem(given[0], "only with --on ray", "add --on ray, or leave it out")])
     if on is not None:
         from synthpref.on_ray import Cluster
 
@@ -223,6 +234,8 @@ def run(
     loaded = job.load(recipe, set_ or [])
     console = _console(stderr=True)
     where = place(out or Path("runs") / loaded.name, work)
+    if work and not where.mirror:
+        raise RecipeError([Problem("--work", "only with --out at a URL", "leave it out")])
     folder = where.name
 
     def walk(recipe: Recipe, out: Path | Place) -> job.Result:
@@ -248,7 +261,7 @@ def run(
         raise typer.Exit(130) from None
     if ended and ended.stopped:
         again = "mend it and run the same command again" if ended.failed else "the same command goes on"
-        console.print(f"[bold]Stopped[/bold]: {ended.stopped}\nNothing is lost; {again}.", markup=True)
+        console.print("[bold]Stopped[/bold]: " + escape(f"{ended.stopped}\nNothing is lost; {again}."))
         raise typer.Exit(1 if ended.failed else 3)
     last = f"{folder}/round-{wanted.count}" if wanted else folder
     console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")

@@ -103,6 +103,23 @@ def run(
 
     `view` is called with the counters once, before the first call. Raises SynthprefError.
     """
+    if cluster:
+        from synthpref.on_ray import connected
+
+        # Before anything is touched: where no cluster can be had, nothing has happened.
+        with connected(cluster, recipe):
+            return _run(recipe, out, limit, expected, view, cluster)
+    return _run(recipe, out, limit, expected, view, None)
+
+
+def _run(
+    recipe: Recipe,
+    out: Path | str | Place,
+    limit: int | None,
+    expected: int | None,
+    view: View,
+    cluster: Cluster | None,
+) -> Result:
     where = out if isinstance(out, Place) else place(out)
     folder, mirror = where.folder, where.mirror
     try:

@@ -13,9 +13,11 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,7 @@ PER_WORKER = 4
 REACH_S = 10.0
 IS_IT_UP = "is it up? `ray status` tells; without --address a Ray is started on this machine"
 SHOWN_S = 2.0
+LONG_S = 15.0
 CLOSE_S = 30.0
 
 log = logging.getLogger("synthpref")
@@ -80,17 +83,16 @@ def gpus_of(models: Mapping[str, ModelSpec]) -> float:
     return len(frozenset[str]().union(*(spec.accelerators() for spec in models.values())))
 
 
-async def _reach(address: str | None) -> None:
+def _reach(address: str | None) -> None:
     """Raise RecipeError where nobody listens: Ray itself goes on trying for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
         return
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), REACH_S)
-    except (OSError, TimeoutError) as error:
-        why = getattr(error, "strerror", None) or f"no answer in {REACH_S:g} s"
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except OSError as error:
+        why = error.strerror or f"no answer in {REACH_S:g} s"
         raise RecipeError([Problem("--address", f"{address}: {why}", IS_IT_UP)]) from None
-    writer.close()
 
 
 class Hand:
@@ -246,8 +248,15 @@ class Shards:
         await loop.run_in_executor(None, lambda: gather(self.journal, self.folder, whole=True))
 
     async def _show(self) -> None:
-        """Leave word of how far all are, for `status`."""
+        """Leave word of how far all are, for `status`; and of what is waited for, where nobody comes."""
+        assert self.pool
+        begun, said = time.monotonic(), False
         while self.runner:
+            if not self.pool.there:
+                self.runner.progress.note = f"no worker yet: {self._needs()}"
+                if not said and time.monotonic() - begun > LONG_S:
+                    said = True
+                    log.warning("no worker came for %g s: %s", LONG_S, self._needs())
             with replaced(self.folder / "progress") as file:
                 file.write(self.runner.progress.line())
             await asyncio.sleep(SHOWN_S)
@@ -287,16 +296,17 @@ class Shards:
             seats=self.seats,
         )
 
-    def _lacking(self) -> str:
+    def _needs(self) -> str:
         has = self.ray.cluster_resources()
         free = self.ray.available_resources()
         kinds = ("CPU", "GPU") if self.gpus else ("CPU",)
         there = ", ".join(f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}s free" for kind in kinds)
         needs = "1 CPU" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
-        return (
-            f"each needs {needs}, and the cluster has {there}; add machines, ask for less (--gpus), or end what else "
-            "runs there, then run the same command again"
-        )
+        return f"each needs {needs}, and the cluster has {there}"
+
+    def _lacking(self) -> str:
+        fix = "add machines, ask for less (--gpus), or end what else runs there, then run the same command again"
+        return f"{self._needs()}; {fix}"
 
     async def close(self) -> None:
         actors = [actor for actor, _ in self._hired.values()]
@@ -321,43 +331,49 @@ class Shards:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@asynccontextmanager
-async def shards(
-    cluster: Cluster, recipe: Recipe, journal: Journal, limit: int | None
-) -> AsyncIterator[Shards]:
-    """A cluster that walks the run's shards, until the block ends."""
+@contextmanager
+def connected(cluster: Cluster, recipe: Recipe) -> Iterator[None]:
+    """Ray is there, until the block ends. Raises RecipeError where it cannot be had."""
     if batch := [name for name, spec in recipe.models.items() if getattr(spec, "mode", None) == "batch"]:
         fix = "run it without --on ray: a batch is made at the provider, and needs no cluster"
         raise RecipeError(
             [Problem(f"models.{batch[0]}.mode", "batches are not made by several workers", fix)]
         )
     ray = imported()
+    if ray.is_initialized():
+        yield
+        return
     # Ray takes the signals that end a run.
     taken = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     heard = {number: signal.getsignal(number) for number in taken}
-    mine = not ray.is_initialized()
-    if mine:
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        await _reach(cluster.address)
-        try:
-            ray.init(
-                address=cluster.address or "local",
-                include_dashboard=None if cluster.address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise RecipeError([Problem("--address", _short(error), IS_IT_UP)]) from None
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _reach(cluster.address)
+    try:
+        ray.init(
+            address=cluster.address or "local",
+            include_dashboard=None if cluster.address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RecipeError([Problem("--address", _short(error), IS_IT_UP)]) from None
     for number, handler in heard.items():
         signal.signal(number, handler)
     try:
-        made = Shards(ray, cluster, recipe, journal, limit)
-        log.info("on ray: %d workers, %d shards, %g GPUs each", made.seats, made.shards, made.gpus)
-        try:
-            yield made
-        finally:
-            await made.close()
+        yield
     finally:
-        if mine:
-            ray.shutdown()
+        ray.shutdown()
+
+
+@asynccontextmanager
+async def shards(
+    cluster: Cluster, recipe: Recipe, journal: Journal, limit: int | None
+) -> AsyncIterator[Shards]:
+    """A cluster, which is `connected`, that walks the run's shards, until the block ends."""
+    made = Shards(imported(), cluster, recipe, journal, limit)
+    log.info("on ray: %d workers, %d shards, %g GPUs each", made.seats, made.shards, made.gpus)
+    try:
+        yield made
+    finally:
+        await made.close()

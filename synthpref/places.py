@@ -7,6 +7,7 @@ another one.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from synthpref.core.errors import RemoteError, SynthprefError
+from synthpref.core.errors import Problem, RecipeError, RemoteError, SynthprefError
 from synthpref.core.source import is_url
 from synthpref.engine import folder as folders
 from synthpref.engine.folder import JOURNAL
@@ -47,6 +48,9 @@ class Place:
 def place(out: Path | str, work: Path | None = None) -> Place:
     """The place of a run that is to be made or gone on with. Raises RemoteError."""
     if not is_url(str(out)):
+        if half := re.match(r"([a-z][a-z0-9+]+):/*", str(out)):
+            scheme, rest = half[1], str(out)[half.end() :]
+            raise RecipeError([Problem("--out", f"{str(out)!r} is half a URL", f"write {scheme}://{rest}")])
         return Place(str(out), Path(out))
     from synthpref.engine.mirror import Mirror
     from synthpref.io.remote import Remote

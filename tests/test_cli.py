@@ -127,6 +127,55 @@ def test_mistakes_are_told_with_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "s3:/bucket/x"], "--out: 's3:/bucket/x' is half a URL; write s3://bucket/x"),
+        (["--workers", "3"], "--workers: only with --on ray; add --on ray"),
+        (["--address", "auto"], "--address: only with --on ray; add --on ray"),
+        (["--work", "w"], "--work: only with --out at a URL"),
+        (["--on", "kubernetes"], "--on: no cluster called 'kubernetes'; write --on ray"),
+    ],
+)
+def test_options_that_mean_nothing_are_told_before_anything_is_done(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    done = synthpref("run", REPO / "recipes" / "quickstart.yaml", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preview_is_not_made_at_a_url(tmp_path: Path) -> None:
+    done = synthpref("preview", REPO / "recipes" / "quickstart.yaml", "--out", "s3://b/x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--out: a preview is made in a folder here" in done.stderr
+
+
+def test_a_cluster_that_is_not_there_leaves_a_finished_run_finished(quickstart: Path, tmp_path: Path) -> None:
+    words = ["--out", quickstart / "runs" / "quickstart", "--on", "ray", "--address", "127.0.0.1:9"]
+    done = synthpref("run", REPO / "recipes" / "quickstart.yaml", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--address: 127.0.0.1:9: " in done.stderr
+    assert "is it up?" in done.stderr
+    assert synthpref("report", "runs/quickstart", cwd=quickstart).returncode == 0
+
+
+def test_a_folder_that_is_not_there_is_no_unfinished_run(tmp_path: Path) -> None:
+    done = synthpref("report", "runs/nope", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "error: runs/nope: there is no such folder\n")
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
+def test_a_package_that_is_missing_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    synthpref("init", "--template", "on-policy-vllm", cwd=tmp_path)
+    done = synthpref("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    said = "Stopped: models.policy: backend: vllm needs the vllm package: pip install 'synthpref[vllm]'"
+    assert said in done.stderr
+    assert "0 rejected" in done.stderr
+
+
 def templates() -> list[str]:
     return sorted(path.stem for path in (REPO / "recipes" / "templates").glob("*.yaml"))
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, ModelInfo, ModelSpec, Request, RequestAsk
 from synthpref.core.template import Prompts
 from synthpref.core.types import Message
@@ -90,7 +91,12 @@ class Models:
     def role(self, name: str) -> Role:
         if name not in self.roles:
             spec = self.specs[name]
-            self.roles[name] = Role(name, spec, spec.open(self._shared), self.stop, self._answered)
+            try:
+                backend = spec.open(self._shared)
+            except BackendError as error:
+                self.stop.now(f"models.{name}: {error}", failed=True)
+                raise Stopping from error
+            self.roles[name] = Role(name, spec, backend, self.stop, self._answered)
         return self.roles[name]
 
     def info(self, name: str) -> ModelInfo:

@@ -148,7 +148,7 @@ def status(folder: Path) -> list[str]:
         for role, (answers, prompt, completion) in records.spent().items():
             lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
         word = folder / SHARDS / "progress"
-        if word.exists():
+        if word.exists() and _is_held(folder):
             lines.append(f"on a cluster, not counted above: {word.read_text(encoding='utf-8')}")
         return lines
     finally:
@@ -196,6 +196,8 @@ def trace(folder: Path, row_id: str) -> tuple[list[str], Outcome | None, Asked]:
 def finished(folder: Path) -> dict[str, Any]:
     """The summary of a finished run. Raises RunStopped when it is not: what lies there may be of an earlier
     start, with another recipe."""
+    if not folder.is_dir():
+        raise JournalError(f"{folder}: there is no such folder")
     path = single(folder) / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if summary.get("state") != "finished":

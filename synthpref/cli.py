@@ -248,7 +248,8 @@ def run(
         raise typer.Exit(130) from None
     if ended and ended.stopped:
         again = "mend it and run the same command again" if ended.failed else "the same command goes on"
-        console.print(f"[bold]Stopped[/bold]: {ended.stopped}\nNothing is lost; {again}.", markup=True)
+        console.print("[bold]Stopped[/bold]: ", end="")
+        console.print(f"{ended.stopped}\nNothing is lost; {again}.", markup=False)
         raise typer.Exit(1 if ended.failed else 3)
     last = f"{folder}/round-{wanted.count}" if wanted else folder
     console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")

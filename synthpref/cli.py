@@ -348,16 +348,15 @@ def show(
 @app.command()
 def report(run: RunPath) -> None:
     """What the numbers say about the labels of a finished run; of a run of rounds, side by side."""
-    from rich.markdown import Markdown
-
     from synthpref import rounds
     from synthpref.engine.folder import report_of
     from synthpref.engine.rounds import homes
     from synthpref.places import looked_at
+    from synthpref.view import page
 
     with looked_at(run, "summary.json", "report.md") as folder:
         text = rounds.report(folder) if homes(folder) else report_of(folder)
-    _console().print(Markdown(text), soft_wrap=False)
+    _console().print(page(text), soft_wrap=False)
 
 
 @app.command()

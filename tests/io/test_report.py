@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import random
+import re
 import statistics
 from dataclasses import replace
 from typing import Any
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from made import full, paired
+from synthpref import view
 from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
 from synthpref.io import page, report
 from synthpref.io.findings import percent
@@ -425,3 +429,19 @@ def test_percent(share: float | None, text: str) -> None:
 
 def test_a_table_cannot_be_broken_by_what_is_in_it() -> None:
     assert table(("a", "b"), [("x|y\nz", 1234)]) == "| a | b |\n| --- | ---: |\n| x\\|y z | 1,234 |"
+
+
+def test_names_and_values_are_whole_in_a_terminal_of_80_columns() -> None:
+    heads = ["reward.helpfulness", "reward.correctness", "reward.complexity", "reward.verbosity"]
+    heads.append(f"reward.{'a_head_with_a_name_that_is_long_' * 3}")
+    values = (7.772e-05, -2.345, 2.345, 0.0)
+    samples = tuple(Sample(f"s{i}", scores={h: Score(v) for h in heads}) for i, v in enumerate(values))
+    text = page.markdown(built(*(paired(i, samples=samples, pairs=()) for i in range(300))))
+    shown = Console(width=80, file=io.StringIO(), record=True)
+    shown.print(view.page(text))
+    lines = shown.export_text()
+    assert "…" not in lines
+    for head in heads[:-1]:
+        assert f"\n {head} " in lines
+    assert re.search(r" 1.943e-05 +-2\.345 ", lines)
+    assert heads[-1] in "".join(line.split(" ")[1] for line in lines.split("\n") if line.startswith(" "))

@@ -215,8 +215,6 @@ def run(
     ] = None,
 ) -> None:
     """Run a recipe into a run folder, or go on with the run that is there, here or on a cluster."""
-    from rich.markup import escape
-
     from synthpref import job
     from synthpref.core.errors import Problem, RecipeError
     from synthpref.places import place
@@ -261,7 +259,8 @@ def run(
         raise typer.Exit(130) from None
     if ended and ended.stopped:
         again = "mend it and run the same command again" if ended.failed else "the same command goes on"
-        console.print("[bold]Stopped[/bold]: " + escape(f"{ended.stopped}\nNothing is lost; {again}."))
+        console.print("[bold]Stopped[/bold]: ", end="")
+        console.print(f"{ended.stopped}\nNothing is lost; {again}.", markup=False)
         raise typer.Exit(1 if ended.failed else 3)
     last = f"{folder}/round-{wanted.count}" if wanted else folder
     console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")
@@ -360,16 +359,15 @@ def show(
 @app.command()
 def report(run: RunPath) -> None:
     """What the numbers say about the labels of a finished run; of a run of rounds, side by side."""
-    from rich.markdown import Markdown
-
     from synthpref import rounds
     from synthpref.engine.folder import report_of
     from synthpref.engine.rounds import homes
     from synthpref.places import looked_at
+    from synthpref.view import page
 
     with looked_at(run, "summary.json", "report.md") as folder:
         text = rounds.report(folder) if homes(folder) else report_of(folder)
-    _console().print(Markdown(text), soft_wrap=False)
+    _console().print(page(text), soft_wrap=False)
 
 
 @app.command()

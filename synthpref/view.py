@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +17,9 @@ from synthpref.core.types import Usage
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import ASSUMPTIONS, Plan
 from synthpref.engine.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.markdown import Markdown
 
 PLAIN_EVERY_S = 10.0
 
@@ -57,6 +61,22 @@ def warning_lines(warned: Sequence[Warned]) -> list[Text]:
         line.append(f"\n  {one.path}: {one.found}\n  why: {one.why}\n  do:  {one.fix}")
         lines.append(line)
     return lines
+
+
+def page(text: str) -> Markdown:
+    """Markdown with its tables whole: a word too wide for its column goes on in the next line, where rich cuts it."""
+    # Only `report` needs it, and it takes a tenth of a second.
+    from rich.markdown import Markdown, TableDataElement
+
+    class Cell(TableDataElement):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            self.content.overflow = "fold"
+
+    class Page(Markdown):
+        elements: ClassVar = {**Markdown.elements, "th_open": Cell, "td_open": Cell}
+
+    return Page(text)
 
 
 def plan_table(plan: Plan) -> Table:

@@ -176,6 +176,18 @@ def test_a_package_that_is_missing_stops_the_run_and_is_named(tmp_path: Path) ->
     assert "0 rejected" in done.stderr
 
 
+def test_a_stop_shows_the_error_as_it_is(tmp_path: Path) -> None:
+    stage = "from synthpref import RowStage\n\n\nclass Fail(RowStage):\n    def gives(self):\n        return {'pairs'}\n\n    async def run(self, row, ask):\n"
+    stage += "        raise ValueError('no [/b] and no [red]')\n\n\nSTAGES = {'my.fail': Fail}\n"
+    (tmp_path / "my_stages.py").write_text(stage, encoding="utf-8")
+    recipe = "name: x\nplugins: [my_stages.py]\nsource: {rows: [a, b]}\nstages: [my.fail]\n"
+    (tmp_path / "r.yaml").write_text(recipe, encoding="utf-8")
+    done = synthpref("run", "r.yaml", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "Stopped: 2 of 2 rows were rejected (2 stage_error)" in done.stderr
+    assert "the first error, in my.fail: ValueError: no [/b] and no [red]\n" in done.stderr
+
+
 def templates() -> list[str]:
     return sorted(path.stem for path in (REPO / "recipes" / "templates").glob("*.yaml"))
 

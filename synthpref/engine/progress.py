@@ -28,6 +28,8 @@ class Progress:
     """Rows of all steps that came to an end in this start."""
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    first_error: str = ""
+    """Where and why a row was first rejected."""
     roles: Mapping[str, Role] = field(default_factory=dict)
     spent_before_usd: float = 0.0
     note: str = ""

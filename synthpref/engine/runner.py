@@ -35,6 +35,8 @@ AHEAD = 1.25
 """Rows under way for each call that the models take at once, so that none of them runs dry."""
 REJECTS_FROM = 20
 """Rows that a share of rejects is counted of, at the least, before the end."""
+ERROR_SHOWN = 200
+"""So many signs of an error are told where the run stops."""
 
 Elsewhere = Callable[[Step], Awaitable[None]]
 
@@ -178,6 +180,10 @@ class Runner:
                 counter = {"drop": self.progress.dropped, "reject": self.progress.rejected}.get(outcome.kind)
                 if counter is not None:
                     counter[outcome.reason] += 1
+                if outcome.kind == "reject" and not self.progress.first_error:
+                    why = " ".join(self.recipe.redact(outcome.detail).split())
+                    shown = why if len(why) <= ERROR_SHOWN else f"{why[: ERROR_SHOWN - 1]}…"
+                    self.progress.first_error = f"in {outcome.stage}: {shown}"
             self.check_rejects()
             await self.journal.ready()
             # A stage that never waits must not keep the others, or Ctrl-C, waiting.
@@ -309,16 +315,26 @@ class Runner:
     def check_rejects(self, *, at_end: bool = False) -> None:
         """Stop past max_reject_rate. Half-way the share is of the rows that have started, because failing is
         often quicker than going through."""
-        limit = self.recipe.head.limits.max_reject_rate
+        if self.stop.event.is_set():
+            return
+        limit, progress = self.recipe.head.limits.max_reject_rate, self.progress
         if at_end:
             books = self.books()
             count, of = books.rejected, books.input + books.added
         else:
-            count, of = self.progress.rejected.total(), max(self.progress.entered, REJECTS_FROM)
+            count, of = progress.rejected.total(), max(progress.entered, REJECTS_FROM)
         if count > limit * of:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in self.progress.rejected.most_common(3))
+            if not at_end:
+                of, books = progress.entered, self.books()
+                if progress.step != self.steps[0].name:
+                    # Behind a barrier rows are entered once more.
+                    of = min(of, books.input + books.added)
+            rows = f"{of} rows" if at_end else f"the {of} rows started by then"
+            reasons = ", ".join(f"{n} {reason}" for reason, n in progress.rejected.most_common(3))
+            why = f"; the first error, {progress.first_error}" if progress.first_error else ""
             self.stop.now(
-                f"{count} of {of} rows were rejected ({reasons}): more than limits.max_reject_rate {limit:g}; mend what failed (see left.jsonl), or raise it"
+                f"{count} of {rows} were rejected ({reasons}): more than limits.max_reject_rate {limit:g}; mend what "
+                f"failed (see left.jsonl), or raise it{why}"
             )
 
     def books(self) -> Books:

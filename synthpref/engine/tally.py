@@ -31,6 +31,7 @@ def report(progress: Progress, stop: Stop) -> dict[str, Any]:
             for name, role in list(progress.roles.items())
         },
         "waits": {name: said for name, role in list(progress.roles.items()) if (said := role.waits_for())},
+        "first_error": progress.first_error,
         "stopped": stop.reason,
         "failed": stop.failed,
     }
@@ -75,6 +76,7 @@ class Tally:
             ours: Counter[str] = getattr(self.progress, what)
             for reason, value in counts.items():
                 ours[reason] += value - last.get("left", {}).get(what, {}).get(reason, 0)
+        self.progress.first_error = self.progress.first_error or found["first_error"]
         for name, values in found["roles"].items():
             self._add(self.roles[name], values, last.get("roles", {}).get(name, {}))
             backend = self.roles[name].backend

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
+
+from synthpref.core.intervals import wilson
 
 _LENGTH_BIAS = 0.6
 _POSITION_BIAS = 0.05
@@ -73,15 +76,31 @@ def _certainty(report: Mapping[str, Any]) -> Iterator[str]:
     p, votes = pairs["p"], pairs["votes"]
     if not p:
         return
-    rests = f", resting on {votes['q50']:g} votes in the median" if votes else ""
+    if pairs["plain"] == p["n"]:
+        yield "The pairs rest on one plain score for each response: how sure they are is not known, only their margin."
+        return
+    rests = f", resting on {_votes(votes['q50'])} in the median" if votes else ""
     sure = pairs["p_low_above_half"] / p["n"]
     few = ""
     if sure < 0.5:
-        few = " More votes on each pair would tell; `min_p_low: 0.5` in the pair stage keeps only the sure ones."
+        few = f" More votes on each pair would tell; `min_p_low: 0.5` in the pair stage {_kept(sure, votes)}."
     yield (
-        f"By the judges' votes chosen is preferred with probability {p['mean']:.2f} in the mean{rests}; for "
+        f"By the votes, chosen is preferred with probability {p['mean']:.2f} in the mean{rests}; for "
         f"{percent(sure)} of the pairs the 95 % interval lies above one half.{few}"
     )
+
+
+def _kept(sure: float, votes: Mapping[str, Any] | None) -> str:
+    if sure:
+        return "keeps only the sure ones"
+    needed = next(n for n in count(1) if wilson(n, n).low > 0.5)
+    if votes and votes["max"] < needed:
+        return f"would keep none: with {_votes(votes['max'])} no pair can reach it; it takes {needed}"
+    return "would keep none of them"
+
+
+def _votes(n: float) -> str:
+    return f"{n:g} vote" if n == 1 else f"{n:g} votes"
 
 
 def _jurors(report: Mapping[str, Any]) -> Iterator[str]:
@@ -211,9 +230,8 @@ def _order(report: Mapping[str, Any]) -> Iterator[str]:
     for name, compared in report["comparisons"].items():
         flipped, first = compared["flipped_share"], compared["first_shown_share"]
         if flipped is not None:
-            advice = (
-                " That is a lot: more judges, or a clearer rubric, would help." if flipped > _FLIPPED else ""
-            )
+            help = "more judges, or a clearer rubric," if compared["in_words"] else "another model"
+            advice = f" That is a lot: {help} would help." if flipped > _FLIPPED else ""
             yield (
                 f"{name}: {percent(flipped)} of the {compared['both_orders']:,} pairs of responses judged in both "
                 f"orders got a different winner when they were swapped.{advice}"

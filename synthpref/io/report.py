@@ -43,6 +43,7 @@ class _Compared:
         self.failed = Reasons()
         self.asked = self.decided = self.ties = self.both_orders = self.flipped = 0
         self.votes = self.first_won = self.second_won = self.triples = self.cyclic = 0
+        self.in_words = False
         self.cycle: list[Any] | None = None
         self.jurors = Jurors("nominal")
 
@@ -62,7 +63,7 @@ class Tally:
         self.truncated = 0
         self.margins, self.per_row = Spread(), Spread()
         self.ps, self.p_lows, self.agreements, self.votes = Spread(), Spread(), Spread(), Spread()
-        self.sure = 0
+        self.sure = self.plain = 0
         self.words, self.chosen_words, self.rejected_words = Spread(), Spread(), Spread()
         self.longer: Counter[str] = Counter()
         self.chosen = Frequent()
@@ -134,6 +135,7 @@ class Tally:
         found.jurors.add(comparison.votes)
         for vote in comparison.votes:
             found.votes += vote.asked
+            found.in_words |= bool(vote.reply)
             if vote.failed:
                 found.failed.add(vote.why)
             elif vote.value is not None:
@@ -167,6 +169,7 @@ class Tally:
         if pair.p is not None:
             self.ps.add(pair.p)
             self.sure += (pair.p_low or 0.0) > 0.5
+            self.plain += _plain(row, pair)
         for spread, value in (
             (self.p_lows, pair.p_low),
             (self.agreements, pair.agreement),
@@ -200,6 +203,7 @@ class Tally:
                 "agreement": self.agreements.facts(),
                 "votes": self.votes.facts(),
                 "p_low_above_half": self.sure,
+                "plain": self.plain,
                 "rules": {
                     name: {
                         "pairs": rule.pairs,
@@ -237,6 +241,7 @@ class Tally:
                     "flipped": c.flipped,
                     "flipped_share": share(c.flipped, c.both_orders),
                     "votes": c.votes,
+                    "in_words": c.in_words,
                     "votes_failed": c.failed.facts(),
                     "first_shown_won": c.first_won,
                     "second_shown_won": c.second_won,
@@ -267,3 +272,10 @@ def _first_won(vote: Vote) -> bool | None:
     if vote.value is None or vote.value == 0.5 or vote.shown not in ("ab", "ba"):
         return None
     return (vote.value > 0.5) == (vote.shown == "ab")
+
+
+def _plain(row: Row, pair: Pair) -> bool:
+    """Whether all that is known is one number for each, in no words: a reward model's, or the source's."""
+    scores = [row.samples[i].scores.get(pair.facts.get("score", "")) for i in (pair.chosen, pair.rejected)]
+    votes = [vote for score in scores if score for vote in score.votes]
+    return pair.votes == 1 and bool(votes) and not any(vote.reply for vote in votes)

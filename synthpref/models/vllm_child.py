@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.connection import wait
 
 LOG = "SYNTHPREF_ENGINE_LOG"
@@ -32,7 +33,8 @@ def begin() -> None:
     _begun.set()
     sys.stdout.flush()
     sys.stderr.flush()
-    with open(path, "ab") as file:
+    # The folder may be gone with its run, where something else that was started then starts an engine now.
+    with suppress(OSError), open(path, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     threading.Thread(target=_watch, args=(parent.sentinel,), name="parent", daemon=True).start()

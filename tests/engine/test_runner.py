@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -482,3 +483,18 @@ def test_left_rows_are_written_also_when_the_run_stops_for_them(run: Run) -> Non
     result = run(["my.fail", *PAIRS], ["a", "bad one"], limits={"max_reject_rate": 0.1})
     assert "limits.max_reject_rate 0.1; mend what failed" in result.stopped
     assert left(result.folder) == [("reject", "my.fail", "stage_error")]
+
+
+def test_a_stop_for_rejects_says_why_and_of_how_many_rows(run: Run) -> None:
+    few = run(["my.fail", *PAIRS], [f"bad [/x] {i} {'long ' * 90}" for i in range(8)])
+    count, of = re.match(r"(\d+) of the (\d+) rows started by then were rejected", few.stopped).groups()  # type: ignore[union-attr]
+    assert int(count) <= int(of) <= 8
+    first = few.stopped.partition("the first error, in my.fail: ")[2]
+    assert first.startswith("ValueError: cannot do bad [/x] ")
+    assert len(first) == 200
+
+
+def test_rows_that_go_on_after_a_barrier_are_not_counted_twice(run: Run) -> None:
+    stages = [*ASK, "my.half", {"my.fail": {"on": "q"}}, PAIRS[-1]]
+    stopped = run(stages, [f"q{i}" for i in range(30)]).stopped
+    assert "of the 30 rows started by then were rejected" in stopped

@@ -29,7 +29,7 @@ from synthpref.engine.role import Stop
 from synthpref.engine.runner import Runner
 from synthpref.engine.shards import DEATHS, Pool, Report, Worker, WorkerLost, gather, shard_held
 from synthpref.engine.steps import Step
-from synthpref.engine.tally import Tally
+from synthpref.engine.tally import Tally, report
 from synthpref.models.openai import OpenAI
 from synthpref.on_ray import Cluster, gpus_of, imported
 from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
@@ -510,3 +510,11 @@ def test_a_worker_out_of_sight_does_not_keep_a_stop_from_the_others(
 
     asyncio.run(pool_of(tmp_path, stop, hire, 2).segment(Step(0, (), b"")))
     assert told == {0, 1}
+
+
+def test_the_first_error_that_a_worker_tells_of_is_the_run_s() -> None:
+    ours, stop = Progress(), Stop()
+    tally = Tally(ours, {}, stop)
+    for seat, error in enumerate(("", "in my.fail: ValueError: one", "in my.fail: ValueError: two")):
+        tally.hear(seat, report(Progress(first_error=error), stop))
+    assert ours.first_error == "in my.fail: ValueError: one"

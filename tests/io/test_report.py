@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import random
+import re
 import statistics
 from dataclasses import replace
 from typing import Any
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from made import full, paired
+from synthpref import view
 from synthpref.core.types import Comparison, Pair, Row, Sample, Score, Vote
 from synthpref.io import page, report
 from synthpref.io.findings import percent
@@ -425,3 +429,59 @@ def test_percent(share: float | None, text: str) -> None:
 
 def test_a_table_cannot_be_broken_by_what_is_in_it() -> None:
     assert table(("a", "b"), [("x|y\nz", 1234)]) == "| a | b |\n| --- | ---: |\n| x\\|y z | 1,234 |"
+
+
+def test_names_and_values_are_whole_in_a_terminal_of_80_columns() -> None:
+    heads = ["reward.helpfulness", "reward.correctness", "reward.complexity", "reward.verbosity"]
+    heads.append(f"reward.{'a_head_with_a_name_that_is_long_' * 3}")
+    values = (7.772e-05, -2.345, 2.345, 0.0)
+    samples = tuple(Sample(f"s{i}", scores={h: Score(v) for h in heads}) for i, v in enumerate(values))
+    text = page.markdown(built(*(paired(i, samples=samples, pairs=()) for i in range(300))))
+    shown = Console(width=80, file=io.StringIO(), record=True)
+    shown.print(view.page(text))
+    lines = shown.export_text()
+    assert "…" not in lines
+    for head in heads[:-1]:
+        assert f"\n {head} " in lines
+    assert re.search(r" 1.943e-05 +-2\.345 ", lines)
+    assert heads[-1] in "".join(line.split(" ")[1] for line in lines.split("\n") if line.startswith(" "))
+
+
+def by_vote(*pairs: Pair, reply: str) -> report.Report:
+    """The report of pairs made by a score that rests on one vote, from a judge that replied or a model that did not."""
+    score = [Score(v, votes=(Vote("m", v, reply=reply),)) for v in (2.0, 1.0)]
+    samples = tuple(Sample(f"s{i}", scores={"good": one}) for i, one in enumerate(score))
+    return built(*(paired(i, samples=samples, pairs=(pair,)) for i, pair in enumerate(pairs)))
+
+
+ONE = Pair(
+    0, 1, "extremes", 1.0, p=1.0, p_low=0.2065, p_high=1.0, agreement=1.0, votes=1, facts={"score": "good"}
+)
+
+
+def test_what_no_pair_can_reach_is_not_advised() -> None:
+    found = by_vote(ONE, reply="2")
+    line = said(found, "preferred with probability")
+    assert "resting on 1 vote in the median" in line
+    assert "with 1 vote no pair can reach it; it takes 4" in line
+    assert "keeps only" not in line
+    three = by_vote(ONE, replace(ONE, votes=3, p_low=0.4385), reply="2")
+    assert "with 3 votes no pair can reach it; it takes 4" in said(three, "preferred")
+    lost = by_vote(replace(ONE, votes=5, p=0.6, p_low=0.23), reply="2")
+    assert "`min_p_low: 0.5` in the pair stage would keep none of them." in said(lost, "preferred")
+    sure = replace(ONE, votes=4, p_low=0.51)
+    assert "keeps only the sure ones" in said(by_vote(ONE, ONE, sure, reply="2"), "preferred")
+
+
+def test_a_plain_score_is_not_called_a_vote() -> None:
+    found = by_vote(ONE, ONE, reply="")
+    assert not [line for line in found["statements"] if "vote" in line or "min_p_low" in line]
+    assert "rest on one plain score for each response" in said(found, "plain score")
+
+
+@pytest.mark.parametrize(("reply", "advice"), [("A", "a clearer rubric, would help"), ("", "another model")])
+def test_a_rubric_is_advised_where_there_is_one(reply: str, advice: str) -> None:
+    votes = (Vote("j", 1.0, reply=reply, shown="ab"), Vote("j", 0.0, reply=reply, shown="ba"))
+    found = built(paired(1, comparisons=(Comparison("c", 0, 1, 0.5, True, votes),)))
+    assert advice in said(found, "when they were swapped")
+    assert ("rubric" in said(found, "when they were swapped")) == bool(reply)

@@ -115,7 +115,7 @@ def test_a_run_that_is_killed_leaves_no_engine_behind(policy: str, tmp_path: Pat
             None,
             r"raise engine\.gpu_memory_utilization \(engine\.kv_cache_mem",
         ),
-        ({}, "100000", r"lower engine\.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE"),
+        ({"max_num_seqs": 3}, "100000", r"lower engine\.kv_cache_memory_bytes, or VLLM_CPU_KVCACHE_SPACE"),
         ({"model": "/nowhere/at/all"}, "1", "did not start"),
     ],
 )

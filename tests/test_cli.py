@@ -211,9 +211,9 @@ def test_every_template_is_written_and_passes_check(template: str, tmp_path: Pat
 
 
 def test_init_lists_templates_and_suggests(tmp_path: Path) -> None:
-    assert set(templates()) == {
-        line.split()[0] for line in synthpref("init", "--list", cwd=tmp_path).stdout.splitlines()
-    }
+    listed = synthpref("init", "--list", cwd=tmp_path).stdout.splitlines()
+    assert set(templates()) == {line.split()[0] for line in listed}
+    assert [line for line in listed if not line.endswith(".")] == [], "a whole sentence each"
     done = synthpref("init", "--template", "ultrafeadback", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean 'ultrafeedback'?" in done.stderr

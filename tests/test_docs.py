@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import forked
 from synthpref import job
 from synthpref.engine.reference import rows
 from synthpref.engine.registry import Registry
@@ -58,6 +60,16 @@ def test_the_recipe_on_the_page_passes_every_check(
     (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
     (tmp_path / "prompts.jsonl").write_text('{"instruction": "a"}\n', encoding="utf-8")
     assert job.load(tmp_path / "recipe.yaml").name == "helpful-v1"
+
+
+@pytest.mark.parametrize(("page", "count"), [("rounds.md", 2), ("reward-models.md", 1)])
+def test_the_recipe_that_needs_no_model_runs(page: str, count: int, tmp_path: Path) -> None:
+    (recipe,) = (b for b in blocks(REPO / "docs" / page, "yaml") if "-tried" in b)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    run = forked.run("run", "recipe.yaml", "--out", "run", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout
+    made = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "run").rglob("summary.json"))]
+    assert [summary["records"] for summary in made] == [3] * count
 
 
 def test_every_recipe_fragment_is_yaml() -> None:

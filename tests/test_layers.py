@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,14 @@ def test_a_room_imports_itself_and_core_only(file: Path) -> None:
     ours = {name for name in imports(file) if name.startswith("synthpref.") and name.count(".") > 1}
     allowed = {f"synthpref.{file.parent.name}", "synthpref.core"}
     assert {".".join(name.split(".")[:2]) for name in ours} <= allowed
+
+
+def test_who_sees_several_rooms_is_named_where_the_invariant_stands() -> None:
+    text = (PACKAGE.parent / "AGENTS.md").read_text(encoding="utf-8")
+    named = re.search(r"Only (`cli`.*?) see several rooms", text, re.S)
+    assert named
+    outside = {f.stem for f in FILES if f.parent == PACKAGE}
+    assert set(re.findall(r"`(\w+)`", named[1])) == outside
 
 
 @pytest.mark.parametrize("package", ONE_DOOR)

@@ -304,7 +304,10 @@ def test_nothing_is_trained_on_nothing(run: Run) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("models.policy.skil=1", "models.policy.skil: unknown field 'skil'; did you mean 'skill'?"),
+        (
+            "models.policy.skil=1",
+            "models.policy.skil: backend simulated has no field 'skil'; did you mean 'skill'?",
+        ),
         ("models.policy.skill", "no value; write --set path.to.field=value"),
         ("stages.9.n=1", "nothing called '9' there"),
     ],

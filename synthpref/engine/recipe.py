@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import orjson
 from jinja2 import TemplateError
@@ -31,6 +31,8 @@ Allowed = Literal[
     "same_model", "same_family", "one_judge", "no_swap", "coarse_scale", "unreachable", "short_context"
 ]
 SourceCheck = Callable[[Source, Path, Registry], list[Problem]]
+SERVES = {"embed": "embeddings", "reward": "reward", "compare": "comparisons"}
+"""What a role's `serves` says, if its backend has one, where a stage needs the capability."""
 
 
 class Limits(BaseModel):
@@ -249,7 +251,7 @@ class _Draft:
             return kind.model_validate(value, context={"base": self.base})
         except ValidationError as error:
             for detail in error.errors():
-                self.problems.append(_problem(kind, path, detail))
+                self.problems.append(_problem(kind, path, detail, value))
             return None
 
     def named(self, registry: Registry, kind: Any, value: Any, key: str, path: str) -> Any:
@@ -360,7 +362,11 @@ class _Draft:
                 message = (
                     f"needs {capability!r}, which models.{role} (backend {spec.backend!r}) does not have"
                 )
-                self.add(f"{use.path}.{path}", message, f"it has: {', '.join(sorted(spec.able()))}")
+                fix = f"it has: {', '.join(sorted(spec.able()))}"
+                serves = type(spec).model_fields.get("serves")
+                if serves and SERVES.get(capability) in get_args(serves.annotation):
+                    fix = f"set models.{role}.serves: {SERVES[capability]}, if the model is for that; {fix}"
+                self.add(f"{use.path}.{path}", message, fix)
 
     def check_limits(self, limits: Limits, models: Mapping[str, ModelSpec]) -> None:
         if limits.max_cost_usd is not None:
@@ -375,20 +381,35 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _problem(kind: type[BaseModel], path: str, detail: Any) -> Problem:
+def _fields(kind: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
+    """What may stand where the steps lead to; nothing where that is not for one class to say."""
+    for step in steps:
+        field = kind.model_fields.get(str(step))
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        models = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if len(models) != 1:
+            return []
+        kind = models[0]
+    return list(kind.model_fields)
+
+
+def _problem(kind: type[BaseModel], path: str, detail: Any, value: Mapping[str, Any]) -> Problem:
     where = path
     for step in detail["loc"]:
         where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)
-    fields = list(kind.model_fields)
     if detail["type"] == "extra_forbidden":
-        name = str(detail["loc"][-1])
-        nested = len(detail["loc"]) > 1
-        return Problem(
-            where, f"unknown field {name!r}", "remove it" if nested else did_you_mean(name, fields)
-        )
+        *outer, name = detail["loc"]
+        fields = _fields(kind, outer)
+        message = f"unknown field {name!r}"
+        if not outer and issubclass(kind, ModelSpec):
+            message = f"backend {value['backend']} has no field {name!r}"
+        return Problem(where, message, did_you_mean(str(name), fields) if fields else "remove it")
     if detail["type"] == "missing":
         return Problem(where, "missing", f"add {detail['loc'][-1]}: ...")
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error" and isinstance(detail["input"], dict):
+        # Of fields together: what it says is what there is to say.
+        return Problem(where, message)
     found = "" if "Secret" in str(detail.get("ctx")) else f" (found: {_short(detail['input'])})"
     return Problem(
         where, message[:1].lower() + message[1:] + found, "see `synthpref stages` or `synthpref schema`"

@@ -94,7 +94,7 @@ def _installed(group: str) -> EntryPoints:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A fix for a name that is not among the known ones."""
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there is: {', '.join(sorted(known)) or 'none'}"
 
 

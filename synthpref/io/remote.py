@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -143,7 +144,9 @@ def opened(url: str) -> tuple[Any, str]:
     except ImportError:
         known = known_implementations.get(kind, {})
         package = known.get("class", kind).split(".")[0]
-        fix = f"pip install {package}" if package != "fsspec" else known.get("err", "")
+        if package == "fsspec":
+            package = " ".join(re.findall(r'"(\w+)"', known.get("err", "")))
+        fix = f"pip install {package}" if package else known.get("err", "")
         raise RemoteError(f"{url}: {kind}:// needs a package that is not installed; {fix}") from None
     except Exception as error:
         fix = "is the address right? https://filesystem-spec.readthedocs.io lists the kinds that there are"
@@ -231,17 +234,31 @@ def copies(url: str) -> list[tuple[str, Path]]:
     fs, path = opened(url)
     with told(url, "cannot be read"):
         fs.invalidate_cache()
-        if any(sign in path for sign in "*?[") and not fs.exists(path):
+        found = _of_name(fs, path)
+        if not found and any(sign in path for sign in "*?["):
             found = {
                 name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"
             }
-        else:
-            found = {path: fs.info(path)} if fs.exists(path) else {}
         if any(info["type"] == "directory" for info in found.values()):
             raise RemoteError(f"{url} is a folder; name the files in it: {url.rstrip('/')}/*.jsonl")
         return [
             (str(fs.unstrip_protocol(name)), _copy(fs, name, info)) for name, info in sorted(found.items())
         ]
+
+
+def _of_name(fs: Any, path: str) -> dict[str, Any]:
+    """What there is of just this name."""
+    try:
+        return {path: fs.info(path)}
+    except FileNotFoundError as error:
+        # http says so of whatever fails.
+        if (
+            "http" in fs.protocol
+            and error.__cause__
+            and getattr(error.__cause__, "status", 0) not in (404, 410)
+        ):
+            raise error.__cause__ from None
+        return {}
 
 
 def _copy(fs: Any, path: str, info: Mapping[str, Any]) -> Path:

@@ -29,7 +29,7 @@ class Reward(RowStage):
     """The role of the reward model."""
     head: str | None = Field(default=None, min_length=1)
     """The head that makes the score; not needed where the model has one, or one that is called "reward". With `heads`
-    and without it, the heads are all the scores there are."""
+    and without it there is one score for each head the model gives, a "reward" among them too, and none besides."""
     heads: tuple[str, ...] = ()
     """The model's heads in its own order, each then a score `name.head` for later stages. An endpoint that sends numbers
     without names, as vLLM's server does, has them named so; one that names them must have these."""

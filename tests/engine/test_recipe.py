@@ -14,6 +14,7 @@ from synthpref.core.errors import RecipeError
 from synthpref.engine import recipe as recipes
 from synthpref.engine.registry import Registry
 from synthpref.engine.schema import recipe_schema
+from synthpref.models import local
 
 GOOD: dict[str, Any] = {
     "name": "good",
@@ -125,7 +126,31 @@ PAIR = {"pair.extremes": {"score": "helpful"}}
             changed(limits={"max_cost_usd": 5}),
             "limits.max_cost_usd: models.policy has no price to count with; add models.policy.price",
         ),
-        (changed(limits={"max_cost": 5}), "limits.max_cost: unknown field 'max_cost'"),
+        (
+            stages(SAMPLE, {"reward": {"model": "plain", "name": "helpful"}}, PAIR),
+            "(backend 'openai') does not have; set models.plain.serves: reward, if the model is for that; it has: ",
+        ),
+        (
+            stages(SAMPLE, {"reward.pair": {"model": "plain", "name": "helpful"}}, PAIR),
+            "set models.plain.serves: comparisons",
+        ),
+        (
+            stages(SAMPLE, JUDGE, PAIR, {"filter.diversity": {"keep": 0.5, "model": "plain"}}),
+            "set models.plain.serves: embeddings",
+        ),
+        (
+            changed(models={"policy": {"backend": "simulated", "serves": "reward"}}),
+            "models.policy.serves: backend simulated has no field 'serves'; there is: backend, ",
+        ),
+        (
+            changed(models={"policy": {"backend": "simulated", "placement": "in_turn"}}),
+            "models.policy.placement: backend simulated has no field 'placement'; there is: backend, ",
+        ),
+        (
+            changed(limits={"max_cost": 5}),
+            "limits.max_cost: unknown field 'max_cost'; did you mean 'max_cost_usd'?",
+        ),
+        (changed(rounds={"cuont": 2}), "rounds.cuont: unknown field 'cuont'; did you mean 'count'?"),
         (changed(name="a/b"), "name: "),
         (changed(name="${NOT_SET_ANYWHERE}"), "the environment variable NOT_SET_ANYWHERE is not set"),
         (changed(plugins=["gone.py"]), "gone.py: no such file"),
@@ -137,6 +162,14 @@ PAIR = {"pair.extremes": {"score": "helpful"}}
 )
 def test_each_mistake_is_named_with_its_path_and_a_fix(tmp_path: Path, tree: Any, found: str) -> None:
     assert any(found in problem for problem in problems(tmp_path, tree)), problems(tmp_path, tree)
+
+
+def test_what_a_backend_needs_is_said_and_nothing_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "installed", lambda: False)
+    said = problems(tmp_path, changed(models={**GOOD["models"], "judge": {"backend": "local"}}))
+    assert said == [f"models.judge: {local.INSTALL}"]
 
 
 def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:

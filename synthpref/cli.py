@@ -344,6 +344,8 @@ def show(
     if outcome is None:
         what = (
             f"No one row begins with {row_id!r}. There are:"
+            if row_id and found
+            else f"No row begins with {row_id!r}; without it, show lists ids to choose from."
             if row_id
             else "Rows of this run (the first ones):"
         )

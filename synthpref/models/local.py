@@ -7,6 +7,7 @@ batch at a time; large models and many GPUs are for `vllm`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +22,7 @@ from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import template_text
 from synthpref.models.turns import Placed, Turns
 
+_importing = threading.Lock()
 INSTALL = 'backend: local needs torch and transformers: pip install "synthpref[local]"'
 AHEAD = 4
 """Batches' worth of calls that may be under way, so that there is a choice of like lengths."""
@@ -132,17 +134,17 @@ class _Door:
 def _load(spec: Local) -> Loaded:
     """The weights and the tokenizer. Raises BackendError."""
     import torch
-    import transformers
 
     graded = spec.serves != "chat"
-    kind = transformers.AutoModelForSequenceClassification if graded else transformers.AutoModelForCausalLM
+    kind, a_tokenizer = _parts(
+        "AutoModelForSequenceClassification" if graded else "AutoModelForCausalLM", "AutoTokenizer"
+    )
     which = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
-    says: Any = transformers.utils.logging
-    says.disable_progress_bar()
+    _parts("utils")[0].logging.disable_progress_bar()
     try:
         device = torch.device(_device(torch) if spec.device == "auto" else spec.device)
         dtype = "float32" if spec.dtype == "auto" and device.type == "cpu" else spec.dtype
-        tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model, **which)
+        tokenizer = a_tokenizer.from_pretrained(spec.model, **which)
         model = kind.from_pretrained(spec.model, dtype=dtype, **which)
         return Loaded(torch, model.to(device).eval(), tokenizer, device)
     except OSError as error:
@@ -158,12 +160,19 @@ def _load(spec: Local) -> Loaded:
         raise BackendError("unsupported", said) from error
 
 
+def _parts(*names: str) -> list[Any]:
+    """Parts of transformers, which loads each when it is first named, and fails where two threads do so at once."""
+    with _importing:
+        import transformers
+
+        return [getattr(transformers, name) for name in names]
+
+
 def labels(model: str, which: Mapping[str, Any]) -> dict[int, str]:
     """The names that a model's configuration has for its outputs, by their place; none where there is no such file."""
-    from transformers import AutoConfig
-
+    (a_config,) = _parts("AutoConfig")
     try:
-        found = AutoConfig.from_pretrained(model, **which).id2label or {}
+        found = a_config.from_pretrained(model, **which).id2label or {}
     except (OSError, ValueError):
         return {}
     return {int(i): str(name) for i, name in found.items()}

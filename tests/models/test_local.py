@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -476,3 +478,14 @@ def test_a_run_of_models_that_run_here(strong: Tiny, weak: Tiny, folder: Path, t
     assert sum(model["requests"] for model in summary["models"].values()) == 0
     rows = job.rows.read_rows(tmp_path / "one" / "rows.parquet")
     assert all(s.scores["reward"].value is not None for r in rows for s in r.samples if not s.empty)
+
+
+def test_transformers_is_first_needed_by_several_at_once() -> None:
+    """It loads its parts lazily, and fails where two threads want the first at the same time."""
+    script = (
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from synthpref.models.local import labels\n"
+        "with Pool(12) as pool: print(list(pool.map(lambda i: labels('/nowhere', {}), range(12))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.stdout == f"{[{}] * 12}\n", done.stderr

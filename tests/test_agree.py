@@ -153,7 +153,7 @@ def test_proposals(tmp_path: Path, records: list[dict[str, Any]], expected: str)
         (["--label", "human", "--judge", "gpt", "--sizes", "two"], "whole numbers"),
         (["--label", "human", "--judge", "gpt", "--values", "left"], "write --values NAME=VALUE"),
         (["--label", "human", "--judge", "gpt", "--judge", "gpt=llama"], "named twice"),
-        (["--label", "human", "--judge", "gpt", "--run", "nowhere"], "not a finished run"),
+        (["--label", "human", "--judge", "gpt", "--run", "nowhere"], "there is no such folder"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, args: list[str], message: str) -> None:

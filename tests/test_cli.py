@@ -163,7 +163,7 @@ def test_a_cluster_that_is_not_there_leaves_a_finished_run_finished(quickstart: 
 
 def test_a_folder_that_is_not_there_is_no_unfinished_run(tmp_path: Path) -> None:
     done = synthpref("report", "runs/nope", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "error: runs/nope: there is no such folder\n")
+    assert (done.returncode, done.stderr) == (2, "runs/nope: there is no such folder; name a run's\n")
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")

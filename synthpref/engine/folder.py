@@ -197,7 +197,7 @@ def finished(folder: Path) -> dict[str, Any]:
     """The summary of a finished run. Raises RunStopped when it is not: what lies there may be of an earlier
     start, with another recipe."""
     if not folder.is_dir():
-        raise JournalError(f"{folder}: there is no such folder")
+        raise RecipeError([Problem(str(folder), "there is no such folder", "name a run's")])
     path = single(folder) / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if summary.get("state") != "finished":

@@ -23,11 +23,12 @@ from typing import Any
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.records import (
-    ADD_SPENT,
     INDEXES,
+    SPEND,
     Key,
     Outcome,
     Records,
+    cost_of,
     damaged,
     digest,
     is_damage,
@@ -41,7 +42,6 @@ GATHER_S = COMMIT_WINDOW_S / 2
 BACKLOG = 2_000
 
 _PUT = "INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)"
-_SPEND = f"INSERT INTO spent VALUES (?,?,?,?) {ADD_SPENT}"
 _WALKED = "INSERT INTO walked VALUES (?,?,?,?,?,?,?,?)"
 _ROW = "INSERT INTO rows VALUES (?,?,?,?,?,?,?,?)"
 FORGET = (
@@ -286,9 +286,7 @@ class Journal(Records):
         asked = None if request is None else seal(pack(request), row, key)
         body = seal(pack(answers), row, key, str(first), role)
         self._db.execute(_PUT, (row, key, first, len(answers), stage, role, model, asked, body))
-        usages = [answer.usage for answer in answers if answer.usage]
-        tokens = sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
-        self._db.execute(_SPEND, (role, len(answers), *tokens))
+        self._db.execute(SPEND, (role, *cost_of(answers)))
 
     def _finish(
         self,

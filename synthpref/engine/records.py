@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,21 @@ _completions = TypeAdapter(list[Completion])
 Key = tuple[bytes, int]
 Asked = list[tuple[str, str, str, Request, list[Completion]]]
 """(stage, role, model, request, answers) of each request of a row."""
+
+
+SPEND = f"INSERT INTO spent VALUES (?,?,?,?) {ADD_SPENT}"
+"""Adds what `cost_of` tells to what the role has spent."""
+
+
+def cost_of(answers: Sequence[Completion]) -> tuple[int, int, int]:
+    """(answers, prompt tokens, completion tokens) of a call."""
+    usages = [answer.usage for answer in answers if answer.usage]
+    return len(answers), sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
+
+
+def answers_in(body: bytes, row: str, key: bytes, first: int, role: str) -> list[Completion]:
+    """The answers that lie sealed in a record of `calls`. Raises ValueError or zlib.error where they are damaged."""
+    return _completions.validate_json(unseal(body, row, key, str(first), role))
 
 
 def pack(thing: Any) -> bytes:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,9 +23,8 @@ from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.ask import seed_of
 from synthpref.engine.pages import FILE_HEADER, MAGIC, index_of, log_of, read_log, records, stated_size
-from synthpref.engine.records import SCHEMA, digest, is_damage, unseal
+from synthpref.engine.records import SCHEMA, SPEND, answers_in, cost_of, digest, is_damage, unseal
 
-_completions = TypeAdapter(list[Completion])
 _request = TypeAdapter(Request)
 
 
@@ -118,7 +116,7 @@ def _fill(db: sqlite3.Connection, path: Path) -> int:
     columns = [name for _, name, *_ in db.execute("PRAGMA table_info(calls)")]
     put = f"INSERT INTO calls ({','.join(columns)}) VALUES ({','.join('?' * len(columns))})"
     seen: set[bytes] = set()
-    spent: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    saved = 0
     db.execute("BEGIN")
     for record in records(path):
         if len(record) != len(columns):
@@ -129,12 +127,10 @@ def _fill(db: sqlite3.Connection, path: Path) -> int:
             continue
         seen.add(place)
         db.execute(put, record)
-        usages = [answer.usage for answer in answers if answer.usage]
-        mine = (len(answers), sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages))
-        spent[str(call["role"])] = [a + b for a, b in zip(spent[str(call["role"])], mine, strict=True)]
-    db.executemany("INSERT INTO spent VALUES (?,?,?,?)", [(role, *counts) for role, counts in spent.items()])
+        db.execute(SPEND, (call["role"], *cost_of(answers)))
+        saved += len(answers)
     db.execute("COMMIT")
-    return sum(count for count, _, _ in spent.values())
+    return saved
 
 
 def _whole(call: Mapping[str, object]) -> list[Completion] | None:
@@ -155,7 +151,7 @@ def _whole(call: Mapping[str, object]) -> list[Completion] | None:
         case _:
             return None
     try:
-        answers = _completions.validate_json(unseal(body, row, key, str(first), role))
+        answers = answers_in(body, row, key, first, role)
         if request is not None:
             _request.validate_json(unseal(request, row, key))
     except (ValueError, zlib.error):

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from synthpref.core.seam import Completion
-from synthpref.engine.merge import IDENTITY
-from synthpref.engine.records import INDEXES, SCHEMA, damaged, is_damage, unseal
-
-_completions = TypeAdapter(list[Completion])
-PIECE = 5_000
-"""Calls in a transaction, so that the write-ahead log stays small."""
+from synthpref.engine.merge import IDENTITY, PIECE
+from synthpref.engine.records import INDEXES, SCHEMA, SPEND, answers_in, cost_of, damaged, is_damage
 
 _NEW = """INSERT INTO main.calls SELECT * FROM other.calls o WHERE o.rowid > ? AND o.rowid <= ? AND NOT EXISTS
   (SELECT 1 FROM main.calls c WHERE c.row = o.row AND c.key = o.key AND c.first = o.first AND c.count = o.count)"""
-_SPEND = """INSERT INTO spent VALUES (?,?,?,?) ON CONFLICT (role) DO UPDATE SET answers = answers + excluded.answers,
-  prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"""
 
 
 def last_call(journal: Path) -> int:
     """The place of the last call that is on the disk."""
     if not journal.exists():
         return 0
-    with closing(_reading(journal)) as db:
+    with closing(reading(journal)) as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone():
             return 0
         (last,) = db.execute("SELECT coalesce(max(rowid), 0) FROM calls").fetchone()
@@ -42,7 +32,7 @@ def last_call(journal: Path) -> int:
 def identity(journal: Path) -> str:
     """What tells the journal from another one of its name. A shard's has a name of its own, because inodes are used
     again; the run's own, once made anew, stands beside the old one."""
-    with closing(_reading(journal)) as db:
+    with closing(reading(journal)) as db:
         found = db.execute("SELECT value FROM facts WHERE name = ?", (IDENTITY,)).fetchone()
     return f"{journal.stat().st_ino} {found[0] if found else ''}"
 
@@ -82,7 +72,8 @@ def add_calls(journal: Path, piece: Path) -> int:
                 (before,) = db.execute("SELECT coalesce(max(rowid), 0) FROM main.calls").fetchone()
                 new += db.execute(_NEW, (low, low + PIECE)).rowcount
                 what = "SELECT row, key, first, role, answers FROM main.calls WHERE rowid > ?"
-                db.executemany(_SPEND, _spent(db.execute(what, (before,)).fetchall()))
+                for row, key, first, role, body in db.execute(what, (before,)).fetchall():
+                    db.execute(SPEND, (role, *cost_of(answers_in(body, row, key, first, role))))
                 db.execute("COMMIT")
     except (sqlite3.Error, ValueError, zlib.error) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):
@@ -91,16 +82,6 @@ def add_calls(journal: Path, piece: Path) -> int:
     return new
 
 
-def _spent(calls: Iterable[tuple[str, bytes, int, str, bytes]]) -> list[tuple[str, int, int, int]]:
-    spent: dict[str, list[int]] = {}
-    for row, key, first, role, body in calls:
-        answers = _completions.validate_json(unseal(body, row, key, str(first), role))
-        counts = spent.setdefault(role, [0, 0, 0])
-        usages = [answer.usage for answer in answers if answer.usage]
-        more = (len(answers), sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages))
-        spent[role] = [a + b for a, b in zip(counts, more, strict=True)]
-    return [(role, *counts) for role, counts in spent.items()]  # type: ignore[misc]
-
-
-def _reading(path: Path) -> sqlite3.Connection:
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, also while others write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)

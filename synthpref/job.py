@@ -251,8 +251,7 @@ async def _walk(
             if cluster:
                 from synthpref.on_ray import shards
 
-                async with shards(cluster, recipe, journal, limit) as made:
-                    made.attach(runner)
+                async with shards(cluster, runner, limit):
                     await runner.run()
             else:
                 await runner.run()
@@ -371,7 +370,7 @@ def _summary(
         "name": recipe.name,
         "description": recipe.head.description,
         "version": __version__,
-        "fingerprint": recipe.digest([(use, part) for use in recipe.uses for part in use.parts]).hex(),
+        "fingerprint": recipe.fingerprint,
         "state": "stopped" if stop.reason else "finished",
         "stop_reason": stop.reason,
         "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

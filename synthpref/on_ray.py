@@ -32,13 +32,12 @@ from synthpref.core.errors import (
 )
 from synthpref.core.seam import ModelSpec
 from synthpref.engine.folder import SHARDS, replaced
-from synthpref.engine.journal import Journal
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.runner import Runner
 from synthpref.engine.shards import Pool, Report, WorkerLost, gather
 from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally
-from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, digest_of, named
+from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, named
 
 PER_WORKER = 4
 """Shards for each worker, where their number is not given."""
@@ -177,11 +176,11 @@ def _short(error: BaseException) -> str:
 class Shards:
     """Segments of one run, walked by actors."""
 
-    def __init__(
-        self, ray: Any, cluster: Cluster, recipe: Recipe, journal: Journal, limit: int | None
-    ) -> None:
-        self.ray, self.cluster, self.recipe, self.journal, self.limit = ray, cluster, recipe, journal, limit
-        self.folder = journal.path.parent / SHARDS
+    def __init__(self, ray: Any, cluster: Cluster, runner: Runner, limit: int | None) -> None:
+        self.ray, self.runner, self.limit = ray, runner, limit
+        self.recipe, self.journal = runner.recipe, runner.journal
+        recipe = self.recipe
+        self.folder = self.journal.path.parent / SHARDS
         self.gpus = gpus_of(recipe.models) if cluster.gpus is None else cluster.gpus
         self.seats = cluster.workers or self._room()
         limits = [getattr(spec, name, None) for spec in recipe.models.values() for name in LIMITS]
@@ -191,8 +190,18 @@ class Shards:
         self.seats = min(self.seats, self.shards)
         self.token = secrets.token_hex(8)
         self._hired: dict[int, tuple[Actor, asyncio.Task[None]]] = {}
-        self.runner: Runner | None = None
-        self.pool: Pool | None = None
+        self.tally = Tally(runner.progress, recipe.models, runner.stop)
+        runner.models.roles.update(self.tally.roles)
+        self.pool = Pool(
+            self.folder,
+            self.seats,
+            self.shards,
+            self._hire,
+            self._hear,
+            runner.stop,
+            self._lacking,
+            cluster.patience_s,
+        )
 
     def _room(self) -> int:
         """How many actors fit now, with a CPU to spare for what else runs there."""
@@ -202,39 +211,20 @@ class Shards:
             room = min(room, has.get("GPU", 0) / self.gpus)
         return max(1, int(room))
 
-    def attach(self, runner: Runner) -> None:
-        """From here on the runner's segments are walked by actors."""
-        tally = Tally(runner.progress, self.recipe.models, runner.stop)
-        runner.models.roles.update(tally.roles)
-
-        def hear(seat: int, found: Report | None) -> None:
-            tally.hear(seat, found)
-            if found is None:
-                self._dismiss(seat)
-            if found and found["stopped"]:
-                runner.stop.now(found["stopped"], found["failed"])
-            if runner.models.on_answer:
-                runner.models.on_answer()
-            runner.check_rejects()
-            assert self.pool
-            there = len(self.pool.there)
-            runner.progress.note = "" if there == self.seats else f"{there} of {self.seats} workers"
-
-        self.runner = runner
-        self.pool = Pool(
-            self.folder,
-            self.seats,
-            self.shards,
-            self._hire,
-            hear,
-            runner.stop,
-            self._lacking,
-            self.cluster.patience_s,
-        )
-        runner.elsewhere = self.segment
+    def _hear(self, seat: int, found: Report | None) -> None:
+        runner = self.runner
+        self.tally.hear(seat, found)
+        if found is None:
+            self._dismiss(seat)
+        if found and found["stopped"]:
+            runner.stop.now(found["stopped"], found["failed"])
+        if runner.models.on_answer:
+            runner.models.on_answer()
+        runner.check_rejects()
+        there = len(self.pool.there)
+        runner.progress.note = "" if there == self.seats else f"{there} of {self.seats} workers"
 
     async def segment(self, step: Step) -> None:
-        assert self.pool
         loop = asyncio.get_running_loop()
         await self.journal.settle()
         await loop.run_in_executor(None, self.journal.fold)
@@ -249,9 +239,8 @@ class Shards:
 
     async def _show(self) -> None:
         """Leave word of how far all are, for `status`; and of what is waited for, where nobody comes."""
-        assert self.pool
         begun, said = time.monotonic(), False
-        while self.runner:
+        while True:
             if not self.pool.there:
                 self.runner.progress.note = f"no worker yet: {self._needs()}"
                 if not said and time.monotonic() - begun > LONG_S:
@@ -289,7 +278,7 @@ class Shards:
             variables=dict(origin.variables),
             limit=self.limit,
             env=named(text, os.environ),
-            digest=digest_of(self.recipe),
+            digest=self.recipe.fingerprint,
             folder=str(self.journal.path.parent.absolute()),
             token=self.token,
             seat=seat,
@@ -323,7 +312,7 @@ class Shards:
             for file in sorted(self.folder.glob("worker-*/run.log")):
                 told.write(file.read_text(encoding="utf-8", errors="replace"))
                 file.unlink()
-        if self.runner and self.runner.stop.failed:
+        if self.runner.stop.failed:
             return  # the logs of its engines say why
         for home in self.folder.glob("worker-*"):
             shutil.rmtree(home, ignore_errors=True)
@@ -367,13 +356,12 @@ def connected(cluster: Cluster, recipe: Recipe) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def shards(
-    cluster: Cluster, recipe: Recipe, journal: Journal, limit: int | None
-) -> AsyncIterator[Shards]:
-    """A cluster, which is `connected`, that walks the run's shards, until the block ends."""
-    made = Shards(imported(), cluster, recipe, journal, limit)
+async def shards(cluster: Cluster, runner: Runner, limit: int | None) -> AsyncIterator[None]:
+    """Until the block ends, the runner's segments are walked on the cluster, which is `connected`."""
+    made = Shards(imported(), cluster, runner, limit)
+    runner.elsewhere = made.segment
     log.info("on ray: %d workers, %d shards, %g GPUs each", made.seats, made.shards, made.gpus)
     try:
-        yield made
+        yield
     finally:
         await made.close()

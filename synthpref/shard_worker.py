@@ -18,7 +18,7 @@ from synthpref.engine.ask import Models
 from synthpref.engine.folder import JOURNAL, SHARDS, logged
 from synthpref.engine.overlay import Overlay, mine
 from synthpref.engine.progress import Progress
-from synthpref.engine.recipe import Limits, Recipe
+from synthpref.engine.recipe import Limits
 from synthpref.engine.recipe_yaml import names
 from synthpref.engine.role import Stop
 from synthpref.engine.runner import Runner
@@ -54,11 +54,6 @@ class Order(TypedDict):
     seats: int
 
 
-def digest_of(recipe: Recipe) -> str:
-    """Two that have the same make the same of a row."""
-    return recipe.digest([(use, part) for use in recipe.uses for part in use.parts]).hex()
-
-
 def part_of(spec: ModelSpec, seat: int, seats: int) -> ModelSpec:
     """The role as one of several workers has it: what its endpoint takes is divided among them."""
     whole = {name: getattr(spec, name, None) for name in LIMITS}
@@ -78,7 +73,7 @@ class ShardWorker:
         env.update(order["env"])
         self._check(order)
         recipe = job.load(Path(order["recipe"]), order["settings"], order["variables"])
-        if (found := digest_of(recipe)) != order["digest"]:
+        if (found := recipe.fingerprint) != order["digest"]:
             raise SynthprefError(
                 f"{order['recipe']} makes other stages here ({found[:8]}, not {order['digest'][:8]}): is it, with its "
                 "prompts and plugins, the same file on all machines?"

@@ -126,6 +126,11 @@ class Recipe:
         """The recipe as YAML, without secrets; it can be run again."""
         return recipe_yaml.dump(self.tree)
 
+    @property
+    def fingerprint(self) -> str:
+        """Two recipes that have the same make the same of a row."""
+        return self.digest([(use, part) for use in self.uses for part in use.parts]).hex()
+
     def digest(self, uses: Sequence[tuple[Use, Stage]]) -> bytes:
         """What the given stages make of a row depends on this, and on the row, and on nothing else."""
         roles = {role for _, stage in uses for _, role in stage.marked(ROLE)}

@@ -32,7 +32,7 @@ from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally, report
 from synthpref.models.openai import OpenAI
 from synthpref.on_ray import Cluster, gpus_of, imported
-from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
+from synthpref.shard_worker import ORDER, Order, ShardWorker, named, part_of
 from synthpref.testing import row
 
 EVERYTHING = mine(0, 1)
@@ -190,7 +190,7 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
         variables={},
         limit=None,
         env={},
-        digest=digest_of(recipe),
+        digest=recipe.fingerprint,
         folder=str(folder),
         token="t",
         seat=seat,

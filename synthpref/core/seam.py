@@ -20,6 +20,9 @@ Capability = Literal[
     "chat", "n", "logprobs", "json_schema", "embed", "reward", "compare", "prompt_logprobs", "prefill"
 ]
 
+SERVES: Mapping[str, Capability] = {"embeddings": "embed", "reward": "reward", "comparisons": "compare"}
+"""What a role can do whose `serves` is not "chat"."""
+
 NEUTRAL = "neutral"
 """Marks a model field that cannot change an answer (endpoint, time-outs, limits, prices). A field without
 the mark is part of the call key: a new field is safe by default."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from synthpref import __version__
 from synthpref.core.errors import Problem, RecipeError
 from synthpref.core.export import Exporter
-from synthpref.core.seam import ModelSpec
+from synthpref.core.seam import SERVES, ModelSpec
 from synthpref.core.source import Source
 from synthpref.core.stage import PROMPT, ROLE, Barrier, RowStage, Stage
 from synthpref.core.template import Prompts
@@ -31,8 +31,6 @@ Allowed = Literal[
     "same_model", "same_family", "one_judge", "no_swap", "coarse_scale", "unreachable", "short_context"
 ]
 SourceCheck = Callable[[Source, Path, Registry], list[Problem]]
-SERVES = {"embed": "embeddings", "reward": "reward", "compare": "comparisons"}
-"""What a role's `serves` says, if its backend has one, where a stage needs the capability."""
 
 
 class Limits(BaseModel):
@@ -369,8 +367,9 @@ class _Draft:
                 )
                 fix = f"it has: {', '.join(sorted(spec.able()))}"
                 serves = type(spec).model_fields.get("serves")
-                if serves and SERVES.get(capability) in get_args(serves.annotation):
-                    fix = f"set models.{role}.serves: {SERVES[capability]}, if the model is for that; {fix}"
+                for word in get_args(serves.annotation) if serves else ():
+                    if SERVES.get(word) == capability:
+                        fix = f"set models.{role}.serves: {word}, if the model is for that; {fix}"
                 self.add(f"{use.path}.{path}", message, fix)
 
     def check_limits(self, limits: Limits, models: Mapping[str, ModelSpec]) -> None:

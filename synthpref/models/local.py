@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, Request
+from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, Request
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Line
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import template_text
+from synthpref.models.reward_json import head_names
 from synthpref.models.turns import Placed, Turns
 
 _importing = threading.Lock()
@@ -77,7 +78,7 @@ class Local(Placed):
 
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
-            return frozenset({"reward" if self.serves == "reward" else "compare"})
+            return frozenset({SERVES[self.serves]})
         return frozenset({"chat", "n", "logprobs", "prompt_logprobs", "prefill"})
 
     def identity(self) -> dict[str, Any]:
@@ -172,10 +173,10 @@ def labels(model: str, which: Mapping[str, Any]) -> dict[int, str]:
     """The names that a model's configuration has for its outputs, by their place; none where there is no such file."""
     (a_config,) = _parts("AutoConfig")
     try:
-        found = a_config.from_pretrained(model, **which).id2label or {}
+        found = a_config.from_pretrained(model, **which).id2label
     except (OSError, ValueError):
         return {}
-    return {int(i): str(name) for i, name in found.items()}
+    return head_names(found)
 
 
 def _device(torch: Any) -> str:

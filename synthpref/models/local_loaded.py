@@ -9,7 +9,7 @@ from typing import Any
 
 from synthpref.core.seam import TokenLogprob
 from synthpref.models.local_text import pieces
-from synthpref.models.reward_json import named_heads
+from synthpref.models.reward_json import head_names, named_heads
 from synthpref.models.wire import LEAST
 
 Others = tuple[tuple[str, float], ...]
@@ -77,7 +77,7 @@ class Loaded:
     def heads(self, output: Any) -> list[dict[str, float | None]]:
         """A grader's outputs by head, for each of a batch. One with code of its own may give `rewards` for its heads
         and a `score` made of them, as ArmoRM does (arXiv:2406.12845)."""
-        names = {int(i): str(name) for i, name in (self.model.config.id2label or {}).items()}
+        names = head_names(self.model.config.id2label)
         several, total = getattr(output, "rewards", None), getattr(output, "score", None)
         if several is None:
             return [named_heads(values, names) for values in output.logits.float().tolist()]

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Price, Request
+from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, ModelSpec, Price, Request
 from synthpref.models import wire
 from synthpref.models.batch_settings import Batching
 from synthpref.models.http import Http, connections, proxy_for
@@ -28,7 +28,6 @@ from synthpref.models.reward_wire import Grader
 
 OPENAI = "https://api.openai.com/v1"
 LONG = 8
-OTHER: Mapping[str, Capability] = {"embeddings": "embed", "reward": "reward", "comparisons": "compare"}
 _GRADERS = ("reward", "comparisons")
 _CREDENTIAL = re.compile(r"key|token|secret|auth|passw|cookie|session", re.I)
 
@@ -123,7 +122,7 @@ class OpenAI(ModelSpec):
 
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
-            return frozenset({OTHER[self.serves]})
+            return frozenset({SERVES[self.serves]})
         has: dict[Capability, bool] = {
             "json_schema": self.structured_output,
             "logprobs": self.logprobs,

@@ -80,6 +80,11 @@ def _head(value: Any) -> float | None:
         return None
 
 
+def head_names(labels: Mapping[Any, str] | None) -> dict[int, str]:
+    """The names that a model's configuration (id2label) has for its outputs, by their place."""
+    return {int(i): str(name) for i, name in (labels or {}).items()}
+
+
 def named_heads(values: Sequence[float | None], names: Mapping[int, str] = {}) -> dict[str, float | None]:
     """A reward model's outputs by name: its own names where it has some, else "head_0" and so on; a single one is the
     "reward"."""

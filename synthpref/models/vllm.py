@@ -22,14 +22,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from synthpref.core.errors import BackendError, Problem
-from synthpref.core.seam import NEUTRAL, Backend, Capability, Completion, ModelSpec, Request
+from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, ModelSpec, Request
 from synthpref.models import vllm_args as arguments
 from synthpref.models import vllm_child, vllm_read
 from synthpref.models import vllm_lora as lora
 from synthpref.models import vllm_places as places
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
-from synthpref.models.openai import OTHER
+from synthpref.models.local_text import template_arguments, template_text
 from synthpref.models.pool import Endpoint, Pool, limiter_for
 from synthpref.models.prefixes import Prefixes
 from synthpref.models.turns import Placed, Turns
@@ -116,7 +116,7 @@ class VLLM(Placed):
 
     def able(self) -> frozenset[Capability]:
         if self.serves != "chat":
-            return frozenset({OTHER[self.serves]})
+            return frozenset({SERVES[self.serves]})
         able: set[Capability] = {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
         if self.structured_output:
             able.add("json_schema")
@@ -135,8 +135,7 @@ class VLLM(Placed):
 
     def template(self) -> str | None:
         """The text of the chat template that is given."""
-        given = self.chat_template
-        return given if given is None or "{" in given else Path(given).read_text(encoding="utf-8")
+        return template_text(self.chat_template)
 
     def slots(self) -> int:
         return int(self.engine.get("max_num_seqs") or arguments.SEQUENCES) * self.engines
@@ -342,7 +341,7 @@ class _Door:
             return prompt
         chat = ChatParams(
             chat_template=self._template,
-            chat_template_kwargs=vllm_read.template_arguments(request, self.spec.chat_template_kwargs),
+            chat_template_kwargs=template_arguments(request, self.spec.chat_template_kwargs),
         )
         conversation = [dict(message) for message in request.messages]
         _, (prompt,) = await engine.renderer.render_chat_async([conversation], chat)

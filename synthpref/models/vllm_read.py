@@ -10,7 +10,7 @@ from typing import Any
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.types import Usage
-from synthpref.models.reward_json import named_heads, preference, two_answers
+from synthpref.models.reward_json import head_names, named_heads, preference
 from synthpref.models.wire import position
 
 Split = Callable[[str], tuple[str | None, str | None]]
@@ -24,13 +24,6 @@ OURS = {
     "stop": "it is the role's own field",
 }
 """Sampling parameters that do not belong into `sampling`, and why."""
-
-
-def template_arguments(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the chat template gets: a conversation to answer, to go on with, or (for a reward) as it is."""
-    answers = request.kind == "chat" and not request.prefill
-    more = two_answers(request) if request.kind == "compare" else {}
-    return {**more, **given, "add_generation_prompt": answers, "continue_final_message": request.prefill}
 
 
 def sampling(
@@ -122,7 +115,7 @@ def heads(
     model: str,
 ) -> list[Completion]:
     """A reward model's output, its heads by the names that its configuration has for them (id2label), if any."""
-    rewards = named_heads(values, {int(i): str(name) for i, name in (labels or {}).items()})
+    rewards = named_heads(values, head_names(labels))
     if request.kind == "compare":
         rewards = preference(rewards)
     return [Completion(values=rewards, usage=Usage(prompt_tokens, 0), model=model)]

@@ -23,6 +23,7 @@ from synthpref.models import vllm_places as places
 from synthpref.models import vllm_read as read
 from synthpref.models.limit import Fixed
 from synthpref.models.limiter import Limiter
+from synthpref.models.local_text import template_arguments
 from synthpref.models.vllm import VLLM
 from synthpref.models.vllm_engine import QUIET_S, Engine, family
 from synthpref.models.vllm_memory import advice
@@ -228,7 +229,7 @@ def test_models_that_do_not_fit_together_are_found_before_they_start(
 
 def test_the_template_is_told_whether_to_answer_or_to_go_on() -> None:
     def told(request: Request) -> tuple[bool, bool]:
-        given = read.template_arguments(request, {"enable_thinking": False})
+        given = template_arguments(request, {"enable_thinking": False})
         assert given["enable_thinking"] is False
         return given["add_generation_prompt"], given["continue_final_message"]
 

@@ -6,17 +6,17 @@ objects are kept alike, by their SHA-256.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from served import served
 
 TOKEN = "hf_of_the_test"
 LARGE = (".parquet", ".jsonl")
@@ -299,24 +299,6 @@ def _error(status: int, code: str, message: str) -> web.Response:
 def serving() -> Iterator[Hub]:
     """The stand-in, in a thread of its own until the block ends."""
     hub = Hub()
-    loop = asyncio.new_event_loop()
-
-    async def start() -> web.AppRunner:
-        runner = web.AppRunner(hub.app(), shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    with served(hub.app()) as port:
         hub.address = f"http://127.0.0.1:{port}"
-        return runner
-
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
         yield hub
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()

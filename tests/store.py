@@ -6,9 +6,7 @@ store has seen can be looked at, and it can be told to misbehave.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +17,8 @@ from email.utils import format_datetime
 from xml.sax.saxutils import escape
 
 from aiohttp import web
+
+from served import served
 
 KEY, SECRET = "AKIA-of-the-test", "secret-of-the-store-0123456789"
 BUCKET = "bucket"
@@ -164,23 +164,5 @@ def _error(status: int, code: str) -> web.Response:
 def serving() -> Iterator[Store]:
     """The stand-in, in a thread of its own until the block ends."""
     store = Store()
-    loop = asyncio.new_event_loop()
-
-    async def start() -> web.AppRunner:
-        runner = web.AppRunner(store.app(), shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        store.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        return runner
-
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
+    with served(store.app()) as store.port:
         yield store
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()

@@ -148,14 +148,19 @@ def test_killed_within_the_second_round_at_several_moments(
     assert (hooked(run.folder), run.ended()) == ([1, 2, 3], [1, 2, 3])
 
 
-def test_killed_while_a_hook_is_at_work_it_is_waited_for_and_not_run_again(
-    tmp_path: Path, calm: Calm, server: Server
-) -> None:
+def killed_in_its_first_hook(tmp_path: Path, server: Server) -> Outside:
     run = Outside(tmp_path / "killed", server)
     run.write()
     process = run.start()
     until(lambda: hooked(run.folder) == [1], process)
     kill(process)
+    return run
+
+
+def test_killed_while_a_hook_is_at_work_it_is_waited_for_and_not_run_again(
+    tmp_path: Path, calm: Calm, server: Server
+) -> None:
+    run = killed_in_its_first_hook(tmp_path, server)
     process = run.start()
     until(lambda: "waiting for it" in run.said(), process)
     status = subprocess.run(
@@ -172,11 +177,7 @@ def test_killed_while_a_hook_is_at_work_it_is_waited_for_and_not_run_again(
 def test_a_hook_that_ended_well_when_nobody_was_there_is_not_run_again(
     tmp_path: Path, calm: Calm, server: Server
 ) -> None:
-    run = Outside(tmp_path / "killed", server)
-    run.write()
-    process = run.start()
-    until(lambda: hooked(run.folder) == [1], process)
-    kill(process)
+    run = killed_in_its_first_hook(tmp_path, server)
     group = group_of(run, 1)
     run.let_go()
     end = time.monotonic() + PATIENCE_S

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from synthpref.core.seam import Completion
@@ -17,12 +18,30 @@ from synthpref.core.types import Row
 from synthpref.engine.journal import Journal
 from synthpref.engine.merge import identify
 from synthpref.engine.records import CACHE_KB, Key, Records
+from synthpref.engine.segments import reading
 
 Mine = Callable[[str], bool]
 """Whether a row is one of the shard's, by its id."""
 
 CAME_BY = """CREATE TABLE IF NOT EXISTS came_by (
   epoch INTEGER, step INTEGER, id TEXT, PRIMARY KEY (step, id)) WITHOUT ROWID, STRICT"""
+
+
+GREW = {"calls": "max(rowid)", "walked": "max(rowid)", "came_by": "count(*)"}
+"""What tells how much is in each of the tables."""
+
+
+def how_far(path: Path) -> int:
+    """Grows whenever something comes into a shard's journal: an answer, or a row that is through. Not the files' sizes:
+    a log that was folded in is written anew from its beginning."""
+    if not path.exists():
+        return 0
+    with closing(reading(path)) as db:
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = [(table, what) for table, what in GREW.items() if table in there]
+        return sum(
+            db.execute(f"SELECT coalesce({what}, 0) FROM {table}").fetchone()[0] for table, what in tables
+        )
 
 
 def mine(shard: int, of: int) -> Mine:

@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from synthpref.core.errors import JournalError
 from synthpref.engine.journal import Journal
 from synthpref.engine.merge import absorb
+from synthpref.engine.overlay import how_far
 from synthpref.engine.role import Stop
 from synthpref.engine.salvage import mend
-from synthpref.engine.segments import last_call
 from synthpref.engine.steps import Step
 
 LANES = 2
@@ -208,11 +208,10 @@ class Pool:
 
     def _count_death(self, shard: int, error: WorkerLost) -> None:
         path = shard_path(self.folder, shard)
-        # Not the files' sizes: a log that was folded in is written anew from its beginning.
-        size = last_call(path)
+        far = how_far(path)
         before, count = self._deaths.get(shard, (-1, 0))
-        count = count + 1 if size <= before else 1
-        self._deaths[shard] = size, count
+        count = count + 1 if far <= before else 1
+        self._deaths[shard] = far, count
         if count >= DEATHS:
             self.stop.now(
                 f"{count} workers died at shard {shard}, and none got on with it: {error}", failed=True

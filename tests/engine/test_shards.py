@@ -22,7 +22,7 @@ from synthpref.core.seam import ModelSpec
 from synthpref.core.types import Row
 from synthpref.engine.folder import JOURNAL, SHARDS
 from synthpref.engine.journal import Journal
-from synthpref.engine.overlay import Overlay, mine
+from synthpref.engine.overlay import Overlay, how_far, mine
 from synthpref.engine.progress import Progress
 from synthpref.engine.records import Outcome, digest, pack
 from synthpref.engine.role import Stop
@@ -435,6 +435,27 @@ def test_a_worker_holds_the_devices_of_its_engines_and_roles_that_share_them_cou
     )
     assert gpus_of({"one": one, "two": two, "served": OpenAI(model="m")}) == 3
     assert gpus_of({"served": OpenAI(model="m")}) == 0
+
+
+def test_a_shard_gets_on_by_rows_too_that_ask_nothing_new(tmp_path: Path) -> None:
+    """As those do whose answers a worker has left that died before they were through."""
+    main = Journal(tmp_path / JOURNAL)
+    main.begin()
+    note(main, row("Old?", id="old"))
+    asyncio.run(main.indexed())
+    main.fold()
+    path = tmp_path / "0000.sqlite"
+    assert how_far(path) == 0
+    for part in ("new", "newer", "old"):
+        before = how_far(path)
+        shard = Overlay(path, tmp_path / JOURNAL, EVERYTHING)
+        if part == "old":
+            shard.seen(0, part)
+        else:
+            note(shard, row("New?", id=part))
+        shard.close()
+        assert how_far(path) > before
+    main.close()
 
 
 class Passing(Worker):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -115,25 +115,22 @@ class ShardWorker:
         def on_error() -> None:
             loop.call_soon_threadsafe(self.stop.now, "the journal cannot be written", True)
 
-        held = shard_held(path)
-        await loop.run_in_executor(None, held.__enter__)
         try:
-            journal = Overlay(path, self.folder.parent / JOURNAL, own, on_error)
-            try:
-                models = self._open(journal)
-                rows = lambda: (row for row in job.source(self.recipe, self._limit) if own(row.id))  # noqa: E731
-                runner = Runner(self.recipe, rows, journal, self.stop, self.progress, models)
-                await runner.walk(self._steps[step])
-                await models.drained()
-            finally:
-                journal.close()
+            async with _held(path):
+                journal = Overlay(path, self.folder.parent / JOURNAL, own, on_error)
+                try:
+                    models = self._open(journal)
+                    rows = lambda: (row for row in job.source(self.recipe, self._limit) if own(row.id))  # noqa: E731
+                    runner = Runner(self.recipe, rows, journal, self.stop, self.progress, models)
+                    await runner.walk(self._steps[step])
+                    await models.drained()
+                finally:
+                    journal.close()
         except JournalDamaged as error:
             if str(error).startswith(f"{path}:"):
                 mark(path, str(error))
                 raise JournalError(str(error)) from error
             raise
-        finally:
-            held.__exit__(None, None, None)
         return self.report()
 
     def _open(self, journal: Overlay) -> Models:
@@ -160,6 +157,24 @@ class ShardWorker:
             return self.recipe.redact(str(error))
         log.error("a worker failed", exc_info=error)
         return self.recipe.redact(f"a worker failed: {type(error).__name__}: {error}")
+
+
+@asynccontextmanager
+async def _held(path: Path) -> AsyncIterator[None]:
+    """`shard_held`, with the wait for it in a thread."""
+    lock = shard_held(path)
+    taking = asyncio.get_running_loop().run_in_executor(None, lock.__enter__)
+    try:
+        await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled; what it takes after that is to be given back.
+        await taking
+        lock.__exit__(None, None, None)
+        raise
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def named(text: str, env: Mapping[str, str]) -> dict[str, str]:

@@ -115,7 +115,7 @@ def render(page: str, results: dict[str, Any]) -> str:
         begin, end = f"<!-- bench:{key} -->", f"<!-- /bench:{key} -->"
         place = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
         text = f"{begin}\n\n{_markdown(section)}\n\n{end}"
-        page = place.sub(lambda _, text=text: text, page)
+        page = place.sub(text.replace("\\", r"\\"), page)
     return page
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,10 +55,11 @@ def _run(which: Which, url: str, rows: int, slots: int, folder: Path, profile: b
         jobs.write_recipe(folder / part, url, count, slots=slots)
         for part, count in (("warm", warm), ("measured", rows))
     ]
-    go = {
+    sides: dict[Which, list[Callable[[], object]]] = {
         "bare": [lambda: jobs.bare(url, warm, slots), lambda: jobs.bare(url, rows, slots)],
         "ours": [lambda: jobs.ours(recipes[0]), lambda: jobs.ours(recipes[1])],
-    }[which]
+    }
+    go = sides[which]
     go[0]()
     Endpoint(url).reset()
     gc.collect()

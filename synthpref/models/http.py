@@ -18,6 +18,9 @@ from synthpref.core.errors import BackendError
 
 LARGE = 2**20
 CHUNK = 2**18
+IDLE_S = 4.0
+"""How long a connection that nobody uses is kept. Servers of uvicorn, such as vLLM's, close theirs after 5 seconds, and
+a request that goes out at that moment is lost."""
 OTHER_FILES = 128
 """Files that a process has open beside its connections, with some to spare."""
 
@@ -39,7 +42,7 @@ class Http:
         session = self._shared.get("http")
         if not isinstance(session, aiohttp.ClientSession):
             # The limiter decides how many requests there are, so the connector must not.
-            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_S)
             # Not trust_env: it looks into .netrc in a thread for each request, and fails beside a key.
             session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
             self._shared["http"] = session

@@ -24,6 +24,8 @@ REPO = Path(__file__).parents[1]
 RESULTS = REPO / "bench" / "results.json"
 PAGE = REPO / "docs" / "benchmarks.md"
 PAGES = (PAGE, REPO / "docs" / "scaling.md")
+LOAD = os.getloadavg()[0]
+"""What the machine did before the first measurement, which makes a load of its own."""
 COLUMNS = ["what", "target", "result", ""]
 MET, MISSED, SHOWN = "met", "**not met**", ""
 
@@ -72,7 +74,7 @@ def conditions(**particulars: str) -> dict[str, str]:
     return {
         **particulars,
         "cores": str(os.cpu_count()),
-        "load before": f"{os.getloadavg()[0]:.1f}",
+        "load before": f"{LOAD:.1f}",
         "Python": platform.python_version(),
         "aiohttp": version("aiohttp"),
         "synthpref": f"{version('synthpref')} ({_commit()})",

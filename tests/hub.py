@@ -251,7 +251,8 @@ class Hub:
                     return web.json_response({"error": "the object was not uploaded"}, status=400)
                 files[value["path"]] = value["oid"]
             elif part["key"] == "deletedFile":
-                del files[value["path"]]
+                if files.pop(value["path"], None) is None:
+                    return _error(404, "EntryNotFound", "A file with this name doesn't exist")
             elif part["key"] != "header":
                 return web.json_response({"error": f"unknown operation {part['key']}"}, status=400)
         repo.commits.append(files)

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
 
+import hub as hubs
 import rough
 import store as stores
 from batch_server import batching
@@ -34,7 +35,7 @@ FAST = """
 import sys
 from synthpref import cli, places
 from synthpref.engine.lease import Pace
-places.PACE = Pace(upload_s=0.1, renew_s=0.1, patience_s=30)
+places.PACE = places.PACES["hf"] = Pace(upload_s=0.1, renew_s=0.1, patience_s=30)
 cli.main(sys.argv[1:])
 """
 """The command, which uploads so often that a short run has segments."""
@@ -63,10 +64,10 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return rough.outcome(folder)
 
 
-def outcome(folder: Path, store: Store) -> dict[str, bytes]:
+def outcome(folder: Path, objects: Mapping[str, bytes]) -> dict[str, bytes]:
     """What has to be the same, of what lies in the store."""
     home = rough.home(folder / "there")
-    for key, content in store.objects.items():
+    for key, content in objects.items():
         path = home / key.removeprefix("run/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -92,7 +93,7 @@ class Here:
         return job.run(job.load(self.folder / "recipe.yaml"), url)
 
     def differs(self) -> list[str]:
-        return rough.differences(self.needed, outcome(self.folder, self.store))
+        return rough.differences(self.needed, outcome(self.folder, self.store.objects))
 
     @property
     def answers(self) -> int:
@@ -186,6 +187,48 @@ def test_killed_it_goes_on_on_another_machine(here: Here, moment: str) -> None:
     done = {call.identity: call.answered for call in here.server.calls[:began] if call.answered}
     again = [done[call.identity] for call in here.server.calls[began:] if call.identity in done]
     assert [age for age in again if puts and age < puts[-1] - SLACK_S] == []
+
+
+def test_killed_it_goes_on_from_the_hub(tmp_path: Path, server: Server, calm: dict[str, bytes]) -> None:
+    rough.write(tmp_path, [server.url], ROWS, concurrency=4)
+    url = "hf://datasets/me/runs/run"
+    with hubs.serving() as hub:
+        hub.repos["me/runs"] = hubs.Repo(True)
+
+        def start(work: str, *words: str) -> subprocess.Popen[str]:
+            env = {
+                **os.environ,
+                **hub.environment(str(tmp_path / "home")),
+                "SYNTHPREF_WORK": str(tmp_path / work),
+            }
+            return subprocess.Popen(
+                [sys.executable, "-c", FAST, *words], cwd=tmp_path, env=env,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+
+        def there() -> list[str]:
+            return sorted(hub.repos["me/runs"].commits[-1])
+
+        first = start("one", "run", "recipe.yaml", "--out", url)
+        until(lambda: any("segments" in name for name in there()) or first.poll() is not None)
+        first.kill()
+        said, _ = first.communicate()
+        assert any("segments" in name for name in there()), said
+        began = len(server.calls)
+        second = start("two", "run", "recipe.yaml", "--out", url)
+        said, _ = second.communicate(timeout=90)
+        assert second.returncode == 0, said
+        answered = {call.identity for call in server.calls[:began] if call.answered}
+        assert answered - {call.identity for call in server.calls[began:]}, "all was asked again"
+        assert (
+            rough.differences(
+                calm, outcome(tmp_path, {name: hub.content("me/runs", name) for name in there()})
+            )
+            == []
+        )
+        assert not [name for name in there() if "segments" in name or "lease" in name]
+        status = start("three", "status", url)
+        assert status.communicate(timeout=90)[0].startswith(f"{url}: finished")
 
 
 def test_killed_it_goes_on_at_once_on_the_same_machine(here: Here, capfd: pytest.CaptureFixture[str]) -> None:

@@ -103,8 +103,15 @@ class Remote:
             fetched(self._fs, self._path(name), file)
 
     def remove(self, name: str) -> None:
-        with told(self._at(name), "cannot be removed"), suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(name))
+        path = self._path(name)
+        with told(self._at(name), "cannot be removed"):
+            try:
+                self._fs.rm_file(path)
+            except Exception:
+                # Each store says in its own way that there is none.
+                self._fs.invalidate_cache()
+                if self._fs.exists(path):
+                    raise
 
     def _at(self, name: str) -> str:
         return f"{self.url}/{name}"

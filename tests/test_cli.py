@@ -87,7 +87,7 @@ def test_show_explains_a_pair_and_lists_ids_without_one(quickstart: Path) -> Non
 def test_status_report_and_export(quickstart: Path) -> None:
     status = synthpref("status", "runs/quickstart", cwd=quickstart)
     assert "quickstart: finished" in status.stdout
-    assert "48 rows in" in status.stdout
+    assert "filter.dedup: 48 rows in" in status.stdout
     report = synthpref("report", "runs/quickstart", cwd=quickstart)
     assert report.returncode == 0
     assert "minimum" in report.stdout

@@ -142,9 +142,8 @@ def status(folder: Path) -> list[str]:
             entered, added = records.entered(step)
             made = f" (+ {added:,} made)" if added else ""
             ended = f"{counts.get('row', 0):,} go on, {counts.get('drop', 0):,} dropped, "
-            lines.append(
-                f"step {step + 1}: {entered:,} rows in{made}; {ended}{counts.get('reject', 0):,} rejected"
-            )
+            name = records.fact(f"step {step}") or f"step {step + 1}"
+            lines.append(f"{name}: {entered:,} rows in{made}; {ended}{counts.get('reject', 0):,} rejected")
         for role, (answers, prompt, completion) in records.spent().items():
             lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
         word = folder / SHARDS / "progress"

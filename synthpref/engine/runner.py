@@ -109,6 +109,7 @@ class Runner:
                 if self.stop.event.is_set():
                     return False
                 self.progress.begin(step.name)
+                self.journal.set_fact(f"step {step.number}", step.name)
                 if step.is_barrier:
                     await self._barrier(step)
                 else:

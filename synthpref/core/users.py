@@ -31,14 +31,9 @@ def dirichlet(names: Sequence[str], alpha: float, rng: random.Random) -> Weights
     return {name: round(share / whole, _DIGITS) for name, share in zip(names, shares, strict=True)}
 
 
-def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """How far two users lie apart: the share of weight that would have to move to make one of the other (total
-    variation), from 0 to 1 for weights that sum to 1."""
-    return math.fsum(abs(one.get(n, 0.0) - other.get(n, 0.0)) for n in {**one, **other}) / 2
-
-
 def apart(users: Mapping[str, Weights], names: Sequence[str], least: float) -> dict[str, Weights]:
-    """The users without those that lie nearer than `least` to an earlier one that stays."""
+    """The users without those that lie nearer than `least` to an earlier one that stays. How far two lie apart is the
+    share of weight that would have to move to make one of the other (total variation), from 0 to 1."""
     kept: dict[str, Weights] = {}
     table = np.empty((len(users), len(names)))
     for user, weights in users.items():

@@ -24,7 +24,7 @@ from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, replaced, write_json
+from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, made, replaced, write_json
 from synthpref.engine.journal import Journal
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
@@ -122,10 +122,7 @@ def _run(
 ) -> Result:
     where = out if isinstance(out, Place) else place(out)
     folder, mirror = where.folder, where.mirror
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
+    made(folder)
     kept = mirror.kept() if mirror else nullcontext()
     with (
         held(folder),

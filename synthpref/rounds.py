@@ -79,8 +79,8 @@ def run(asked: Asked, wanted: rounds.Rounds, walk: Walk, tell: hook.Tell) -> job
     if (folder / folders.JOURNAL).exists():
         fix = "name another with --out"
         raise RecipeError([Problem(str(folder), "holds a run without rounds", fix)])
-    folder.mkdir(parents=True, exist_ok=True)
     result = None
+    folders.made(folder)
     with folders.held(folder):
         rounds.order(folder)
         for number, at in rounds.homes(folder)[wanted.count :]:

@@ -445,6 +445,12 @@ def test_the_first_round_has_none_before_it(run: Run) -> None:
 # ---- folders
 
 
+def test_a_folder_that_cannot_be_made(run: Run) -> None:
+    run.folder.parent.touch()
+    with pytest.raises(JournalError, match="cannot be made .*; name another with --out"):
+        run(recipe())
+
+
 def test_a_folder_with_a_run_without_rounds_is_not_taken_and_the_other_way_round(run: Run) -> None:
     tree = recipe()
     plain = {key: value for key, value in tree.items() if key != "rounds"}

@@ -37,6 +37,14 @@ JOURNAL = "journal.sqlite"
 SHARDS = "shards"
 
 
+def made(folder: Path) -> None:
+    """See that the folder is there. Raises JournalError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """One process to a folder. The lock goes with its process, so a killed run holds nothing."""

@@ -137,10 +137,13 @@ def _as_left(at: Path) -> job.Result:
 def _set(asked: Asked, number: int) -> tuple[list[str], str]:
     """What the hook has set, and what is wrong with the next round's recipe then."""
     path = rounds.home(asked.folder, number) / "next.txt"
-    settings = rounds.settings_of(path.read_text(encoding="utf-8")) if path.exists() else []
+    fix = f"; mend {path} or the recipe (the hook will not be run again)"
+    try:
+        settings = rounds.settings_of(path.read_text(encoding="utf-8")) if path.exists() else []
+    except UnicodeDecodeError as error:
+        return [], f"what the hook of round {number} has set is not UTF-8 at byte {error.start}{fix}"
     if not settings:
         return [], ""
-    fix = f"; mend {path} or the recipe (the hook will not be run again)"
     try:
         following = asked.recipe(number + 1, settings)
     except RecipeError as error:

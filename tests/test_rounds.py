@@ -324,6 +324,13 @@ def test_what_a_hook_sets_is_checked_and_can_be_mended(run: Run, line: str, foun
     assert hooked(run.path.parent) == [1], "the hook has ended well, and is not run again"
 
 
+def test_what_a_hook_sets_that_is_no_text_can_be_mended(run: Run) -> None:
+    tree = recipe(r'printf "models.policy.model=/caf\351\n" > $SYNTHPREF_NEXT', count=1)
+    assert "has set is not UTF-8 at byte 24; mend" in run.stopped(tree).stopped
+    run.file(1, "next.txt").write_text("models.policy.model=/café", encoding="utf-8")
+    run.done(tree)
+
+
 def test_a_setting_with_a_secret_is_not_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-0123456789")
     role = {

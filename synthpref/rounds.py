@@ -144,6 +144,8 @@ def _set(asked: Asked, number: int) -> tuple[list[str], str]:
         return [], f"what the hook of round {number} has set is not UTF-8 at byte {error.start}{fix}"
     if not settings:
         return [], ""
+    if beside := [line for line in settings if line.partition("=")[0].partition(".")[0] == "rounds"]:
+        return [], f"the hook of round {number} cannot set {beside[0]}: rounds are those of the recipe{fix}"
     try:
         following = asked.recipe(number + 1, settings)
     except RecipeError as error:

@@ -310,6 +310,7 @@ def test_nothing_is_trained_on_nothing(run: Run) -> None:
         ),
         ("models.policy.skill", "no value; write --set path.to.field=value"),
         ("stages.9.n=1", "nothing called '9' there"),
+        ("rounds.count=1", "cannot set rounds.count=1: rounds are those of the recipe"),
     ],
 )
 def test_what_a_hook_sets_is_checked_and_can_be_mended(run: Run, line: str, found: str) -> None:

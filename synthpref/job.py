@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from synthpref import __version__
-from synthpref.core.errors import JournalDamaged, JournalError, RunStopped, StageError
+from synthpref.core.errors import JournalDamaged, RunStopped, StageError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint

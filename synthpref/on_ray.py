@@ -37,7 +37,7 @@ from synthpref.engine.runner import Runner
 from synthpref.engine.shards import Pool, Report, WorkerLost, gather
 from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally
-from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, named
+from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, digest_of, named
 
 PER_WORKER = 4
 """Shards for each worker, where their number is not given."""
@@ -278,7 +278,7 @@ class Shards:
             variables=dict(origin.variables),
             limit=self.limit,
             env=named(text, os.environ),
-            digest=self.recipe.fingerprint,
+            digest=digest_of(self.recipe),
             folder=str(self.journal.path.parent.absolute()),
             token=self.token,
             seat=seat,

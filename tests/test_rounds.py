@@ -455,7 +455,7 @@ def test_the_first_round_has_none_before_it(run: Run) -> None:
 
 def test_a_folder_that_cannot_be_made(run: Run) -> None:
     run.folder.parent.touch()
-    with pytest.raises(JournalError, match="cannot be made .*; name another with --out"):
+    with pytest.raises(JournalError, match=r"cannot be made .*; name another with --out"):
         run(recipe())
 
 

@@ -32,7 +32,7 @@ from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally, report
 from synthpref.models.openai import OpenAI
 from synthpref.on_ray import Cluster, gpus_of, imported
-from synthpref.shard_worker import ORDER, Order, ShardWorker, named, part_of
+from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
 from synthpref.testing import row
 
 EVERYTHING = mine(0, 1)
@@ -190,7 +190,7 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
         variables={},
         limit=None,
         env={},
-        digest=recipe.fingerprint,
+        digest=digest_of(recipe),
         folder=str(folder),
         token="t",
         seat=seat,
@@ -376,7 +376,7 @@ def test_a_worker_that_dies_as_it_starts_is_followed_by_another(tmp_path: Path) 
         ({"recipe": "/not/there.yaml"}, "the recipe is not there"),
         ({"folder": "/not/there"}, "the run folder is not there"),
         ({"token": "u"}, "is of another run"),
-        ({"digest": "00" * 16}, "makes other stages here"),
+        ({"digest": "00" * 16}, "is another recipe here"),
     ],
     ids=["version", "recipe", "folder", "token", "digest"],
 )
@@ -390,6 +390,18 @@ def test_a_worker_says_what_is_not_as_where_it_was_sent_from(
     changed: Any = {**order_of(path, tmp_path), **change}
     with pytest.raises(SynthprefError, match=told):
         ShardWorker(changed, env={})
+
+
+@pytest.mark.parametrize("edit", [{"source": {"rows": ["Another?"]}}, {"seed": 6}], ids=["source", "seed"])
+def test_a_worker_that_comes_after_the_recipe_was_edited_does_not_walk_it(
+    tmp_path: Path, edit: dict[str, Any]
+) -> None:
+    (tmp_path / SHARDS).mkdir()
+    (tmp_path / SHARDS / ORDER).write_text("t", encoding="utf-8")
+    order = order_of(write(tmp_path), tmp_path)
+    write(tmp_path, **edit)
+    with pytest.raises(SynthprefError, match="as it was when the run was started"):
+        ShardWorker(order, env={})
 
 
 def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:

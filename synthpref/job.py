@@ -24,7 +24,18 @@ from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, made, replaced, write_json
+from synthpref.engine.folder import (
+    JOURNAL,
+    PROGRESS,
+    SHARDS,
+    adopt,
+    finished,
+    held,
+    logged,
+    made,
+    replaced,
+    write_json,
+)
 from synthpref.engine.journal import Journal
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
@@ -206,6 +217,8 @@ def _mended(journal: Path) -> Iterator[None]:
 def _gathered(folder: Path) -> Iterator[None]:
     """What workers of a run that was killed have left is in the journal, before anything is brought that may hold the
     same calls."""
+    # It is word of that run.
+    (folder / SHARDS / PROGRESS).unlink(missing_ok=True)
     if any((folder / SHARDS).glob("*.sqlite*")):
         journal = Journal(folder / JOURNAL)
         try:

@@ -31,7 +31,7 @@ from synthpref.core.errors import (
     SynthprefError,
 )
 from synthpref.core.seam import ModelSpec
-from synthpref.engine.folder import SHARDS, replaced
+from synthpref.engine.folder import PROGRESS, SHARDS, replaced
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.runner import Runner
 from synthpref.engine.shards import Pool, Report, WorkerLost, gather
@@ -246,7 +246,7 @@ class Shards:
                 if not said and time.monotonic() - begun > LONG_S:
                     said = True
                     log.warning("no worker came for %g s: %s", LONG_S, self._needs())
-            with replaced(self.folder / "progress") as file:
+            with replaced(self.folder / PROGRESS) as file:
                 file.write(self.runner.progress.line())
             await asyncio.sleep(SHOWN_S)
 

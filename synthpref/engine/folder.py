@@ -35,6 +35,8 @@ log = logging.getLogger("synthpref")
 
 JOURNAL = "journal.sqlite"
 SHARDS = "shards"
+PROGRESS = "progress"
+"""A file in there: how far all workers are."""
 
 
 def made(folder: Path) -> None:
@@ -155,7 +157,7 @@ def status(folder: Path) -> list[str]:
             )
         for role, (answers, prompt, completion) in records.spent().items():
             lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
-        word = folder / SHARDS / "progress"
+        word = folder / SHARDS / PROGRESS
         if word.exists() and _is_held(folder):
             lines.append(f"on a cluster, not counted above: {word.read_text(encoding='utf-8')}")
         return lines

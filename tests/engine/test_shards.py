@@ -20,7 +20,7 @@ from synthpref import __version__, job
 from synthpref.core.errors import JournalError, RecipeError, SynthprefError
 from synthpref.core.seam import ModelSpec
 from synthpref.core.types import Row
-from synthpref.engine.folder import JOURNAL, SHARDS
+from synthpref.engine.folder import JOURNAL, PROGRESS, SHARDS, status
 from synthpref.engine.journal import Journal
 from synthpref.engine.overlay import Overlay, how_far, mine
 from synthpref.engine.progress import Progress
@@ -275,6 +275,16 @@ def test_shards_make_what_one_process_makes(tmp_path: Path, shards: int) -> None
     assert [model["requests"] for model in summary["models"].values()] == [0, 0]
     for name in ("dataset/data/train.parquet", "left.jsonl", "rows.parquet"):
         assert (tmp_path / "run" / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_status_of_a_run_that_goes_on_here_has_no_word_of_the_cluster_it_was_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / SHARDS).mkdir(parents=True)
+    (run / SHARDS / PROGRESS).write_text("sample.n: 19/40 rows", encoding="utf-8")
+    told: list[str] = []
+    job.run(job.load(write(tmp_path, rows=2)), run, view=lambda progress: told.extend(status(run)))
+    assert "going on" in told[0]
+    assert not [line for line in told if "cluster" in line]
 
 
 def test_a_worker_that_dies_costs_nothing_that_was_answered(tmp_path: Path) -> None:

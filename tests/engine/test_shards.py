@@ -561,3 +561,21 @@ def test_the_first_error_that_a_worker_tells_of_is_the_run_s() -> None:
     for seat, error in enumerate(("", "in my.fail: ValueError: one", "in my.fail: ValueError: two")):
         tally.hear(seat, report(Progress(first_error=error), stop))
     assert ours.first_error == "in my.fail: ValueError: one"
+
+
+def test_a_report_that_was_overtaken_takes_nothing_back() -> None:
+    ours, theirs, stop = Progress(), Progress(), Stop()
+    tally = Tally(ours, {}, stop)
+    early = report(theirs, stop)
+    theirs.entered = theirs.noted = 1
+    tally.hear(0, report(theirs, stop))
+    tally.hear(0, early)
+    assert (ours.entered, ours.noted) == (1, 1)
+
+
+def test_what_a_worker_noted_and_nobody_heard_of_is_no_run_in_which_nothing_changed() -> None:
+    ours, stop = Progress(), Stop()
+    tally = Tally(ours, {}, stop)
+    tally.hear(0, report(Progress(), stop))
+    tally.hear(0, None)
+    assert ours.noted

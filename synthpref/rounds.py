@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -44,9 +43,17 @@ class Asked:
         def check(source: Source, base: Path, registry: Registry) -> list[Problem]:
             return [] if self.awaited(source, number) else read.problems(source, base, registry)
 
-        settings = [*self.settings, *rounds.settings_before(self.folder, number), *more]
+        hooked = rounds.settings_before(self.folder, number)
         variables = rounds.variables(self.folder, number)
-        found = recipes.load(self.path, settings, check_source=check, variables=variables)
+        try:
+            settings = [*self.settings, *hooked, *more]
+            found = recipes.load(self.path, settings, check_source=check, variables=variables)
+        except RecipeError as error:
+            if told := [line for line in hooked if any(_is_about(p, line) for p in error.problems)]:
+                message = f"hooks of rounds before round {number} have set {', '.join(told)}"
+                fix = f"keep a place for it in the recipe, or take it out of {rounds.DONE} in the round's folder"
+                raise RecipeError([*error.problems, Problem(str(self.folder), message, fix)]) from None
+            raise
         name = f"{found.name}-round-{number}"
         tree = {key: value for key, value in found.tree.items() if key != "rounds"} | {"name": name}
         return replace(found, head=found.head.model_copy(update={"name": name, "rounds": None}), tree=tree)
@@ -155,15 +162,20 @@ def _set(asked: Asked, number: int) -> tuple[list[str], str]:
     return settings, ""
 
 
+def _is_about(problem: Problem, setting: str) -> bool:
+    """Whether a setting may have led to the problem."""
+    path = setting.partition("=")[0]
+    return problem.path == f"--set {setting}" or (bool(problem.path) and path.startswith(problem.path))
+
+
 def _edited(asked: Asked, number: int) -> str:
     """What to say of a done round whose recipe would be another today."""
     at = rounds.home(asked.folder, number)
     before = yaml.safe_load((at / "recipe.yaml").read_text(encoding="utf-8"))
     try:
-        now: dict[str, Any] = asked.recipe(number).tree
+        changes = list(folders.changes(before, asked.recipe(number).tree))
     except RecipeError:
-        now = {}
-    changes = list(folders.changes(before, now))
+        changes = ["it makes no recipe of this round any more"]
     listed = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
     return f", before the recipe was edited ({listed}); it stands as it was made" if changes else ""
 

@@ -259,6 +259,25 @@ def test_a_recipe_edited_between_rounds_changes_the_rounds_to_come(run: Run) -> 
     assert hooked(run.path.parent) == [1, 2, 2, 3]
 
 
+def test_an_edit_that_leaves_no_place_for_what_a_hook_has_set_is_told_of_both(run: Run) -> None:
+    run.done(recipe(noting(run.path.parent), count=2))
+    tree = recipe(noting(run.path.parent), count=3)
+    tree["models"]["writer"] = tree["models"].pop("policy")
+    tree["stages"][0]["sample.n"]["model"] = "writer"
+    with pytest.raises(RecipeError, match="no 'backend'") as error:
+        run(tree)
+    assert "hooks of rounds before round 3 have set models.policy.skill=1" in str(error.value)
+    assert "take it out of round.json in the round's folder" in str(error.value)
+    assert (
+        "round 2 of 3: done, before the recipe was edited (it makes no recipe of this round any more)"
+        in run.said[1]
+    )
+    for number in (1, 2):
+        done = run.file(number, "round.json")
+        done.write_text(json.dumps({"round": number, "settings": []}), encoding="utf-8")
+    run.done(tree, "rounds.hook='true'")
+
+
 def test_a_round_that_is_gone_is_asked_for(run: Run) -> None:
     import shutil
 

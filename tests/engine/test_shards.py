@@ -521,6 +521,30 @@ def test_a_worker_that_dies_at_one_of_its_shards_has_died_once(tmp_path: Path) -
     assert asyncio.run(go()).reason == ""
 
 
+def test_a_worker_that_dies_at_a_shard_whose_journal_is_damaged_is_followed_by_one_that_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "0000.sqlite").write_bytes(b"not a database" * 300)
+
+    class Opening(Passing):
+        async def walk(self, step: int, shard: int, of: int) -> Report:
+            found = await super().walk(step, shard, of)
+            if shard == 0:
+                Journal(tmp_path / "0000.sqlite")
+            return found
+
+    async def go() -> None:
+        lost = [0]
+
+        async def hire(seat: int) -> Worker:
+            return Opening(lost)
+
+        await pool_of(tmp_path, Stop(), hire, 1).segment(Step(0, (), b""))
+
+    with pytest.raises(JournalError, match="the file is damaged"):
+        asyncio.run(go())
+
+
 def test_a_worker_out_of_sight_does_not_keep_a_stop_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,9 @@ class Hand:
     async def begin(self, order: Order) -> str:
         """What is in the way, or ""."""
         if not self.worker:
+            # Paths that a recipe has from where it was started (a function to verify with, a model's folder) lead there.
+            with suppress(OSError):
+                os.chdir(order["cwd"])
             try:
                 self.worker = ShardWorker(order)
             except SynthprefError as error:
@@ -273,6 +276,7 @@ class Shards:
         text = "\n".join([path.read_text(encoding="utf-8"), *origin.settings])
         return Order(
             version=__version__,
+            cwd=os.getcwd(),
             recipe=str(path),
             settings=list(origin.settings),
             variables=dict(origin.variables),

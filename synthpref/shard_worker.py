@@ -43,6 +43,7 @@ class Order(TypedDict):
     """What a worker has to know. It travels in memory only, because there are keys in it."""
 
     version: str
+    cwd: str
     recipe: str
     settings: list[str]
     variables: dict[str, str]

@@ -185,6 +185,7 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
     recipe = job.load(path)
     return Order(
         version=__version__,
+        cwd=str(folder),
         recipe=str(path),
         settings=[],
         variables={},

@@ -348,6 +348,8 @@ def show(
             else f"No row begins with {row_id!r}; without it, show lists ids to choose from."
             if row_id
             else "Rows of this run (the first ones):"
+            if found
+            else "No row is through yet; `synthpref status` tells how far the run is."
         )
         console.print("\n".join([what, *found]), markup=False)
         raise typer.Exit(0 if found and not row_id else 2)

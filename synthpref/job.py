@@ -19,12 +19,23 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from synthpref import __version__
-from synthpref.core.errors import JournalDamaged, JournalError, RunStopped, StageError
+from synthpref.core.errors import JournalDamaged, RunStopped, StageError
 from synthpref.core.export import Exporter
 from synthpref.core.types import Row
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.folder import JOURNAL, SHARDS, adopt, finished, held, logged, replaced, write_json
+from synthpref.engine.folder import (
+    JOURNAL,
+    PROGRESS,
+    SHARDS,
+    adopt,
+    finished,
+    held,
+    logged,
+    made,
+    replaced,
+    write_json,
+)
 from synthpref.engine.journal import Journal
 from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
@@ -122,10 +133,7 @@ def _run(
 ) -> Result:
     where = out if isinstance(out, Place) else place(out)
     folder, mirror = where.folder, where.mirror
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
+    made(folder)
     kept = mirror.kept() if mirror else nullcontext()
     with (
         held(folder),
@@ -209,6 +217,8 @@ def _mended(journal: Path) -> Iterator[None]:
 def _gathered(folder: Path) -> Iterator[None]:
     """What workers of a run that was killed have left is in the journal, before anything is brought that may hold the
     same calls."""
+    # It is word of that run.
+    (folder / SHARDS / PROGRESS).unlink(missing_ok=True)
     if any((folder / SHARDS).glob("*.sqlite*")):
         journal = Journal(folder / JOURNAL)
         try:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,13 @@ from synthpref.core.errors import (
     SynthprefError,
 )
 from synthpref.core.seam import ModelSpec
-from synthpref.engine.folder import SHARDS, replaced
+from synthpref.engine.folder import PROGRESS, SHARDS, replaced
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.runner import Runner
 from synthpref.engine.shards import Pool, Report, WorkerLost, gather
 from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally
-from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, named
+from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, digest_of, named
 
 PER_WORKER = 4
 """Shards for each worker, where their number is not given."""
@@ -103,6 +103,9 @@ class Hand:
     async def begin(self, order: Order) -> str:
         """What is in the way, or ""."""
         if not self.worker:
+            # Paths that a recipe has from where it was started (a function to verify with, a model's folder) lead there.
+            with suppress(OSError):
+                os.chdir(order["cwd"])
             try:
                 self.worker = ShardWorker(order)
             except SynthprefError as error:
@@ -246,7 +249,7 @@ class Shards:
                 if not said and time.monotonic() - begun > LONG_S:
                     said = True
                     log.warning("no worker came for %g s: %s", LONG_S, self._needs())
-            with replaced(self.folder / "progress") as file:
+            with replaced(self.folder / PROGRESS) as file:
                 file.write(self.runner.progress.line())
             await asyncio.sleep(SHOWN_S)
 
@@ -273,12 +276,13 @@ class Shards:
         text = "\n".join([path.read_text(encoding="utf-8"), *origin.settings])
         return Order(
             version=__version__,
+            cwd=os.getcwd(),
             recipe=str(path),
             settings=list(origin.settings),
             variables=dict(origin.variables),
             limit=self.limit,
             env=named(text, os.environ),
-            digest=self.recipe.fingerprint,
+            digest=digest_of(self.recipe),
             folder=str(self.journal.path.parent.absolute()),
             token=self.token,
             seat=seat,

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -44,9 +43,17 @@ class Asked:
         def check(source: Source, base: Path, registry: Registry) -> list[Problem]:
             return [] if self.awaited(source, number) else read.problems(source, base, registry)
 
-        settings = [*self.settings, *rounds.settings_before(self.folder, number), *more]
+        hooked = rounds.settings_before(self.folder, number)
         variables = rounds.variables(self.folder, number)
-        found = recipes.load(self.path, settings, check_source=check, variables=variables)
+        try:
+            settings = [*self.settings, *hooked, *more]
+            found = recipes.load(self.path, settings, check_source=check, variables=variables)
+        except RecipeError as error:
+            if told := [line for line in hooked if any(_is_about(p, line) for p in error.problems)]:
+                message = f"hooks of rounds before round {number} have set {', '.join(told)}"
+                fix = f"keep a place for it in the recipe, or take it out of {rounds.DONE} in the round's folder"
+                raise RecipeError([*error.problems, Problem(str(self.folder), message, fix)]) from None
+            raise
         name = f"{found.name}-round-{number}"
         tree = {key: value for key, value in found.tree.items() if key != "rounds"} | {"name": name}
         return replace(found, head=found.head.model_copy(update={"name": name, "rounds": None}), tree=tree)
@@ -79,8 +86,8 @@ def run(asked: Asked, wanted: rounds.Rounds, walk: Walk, tell: hook.Tell) -> job
     if (folder / folders.JOURNAL).exists():
         fix = "name another with --out"
         raise RecipeError([Problem(str(folder), "holds a run without rounds", fix)])
-    folder.mkdir(parents=True, exist_ok=True)
     result = None
+    folders.made(folder)
     with folders.held(folder):
         rounds.order(folder)
         for number, at in rounds.homes(folder)[wanted.count :]:
@@ -137,10 +144,15 @@ def _as_left(at: Path) -> job.Result:
 def _set(asked: Asked, number: int) -> tuple[list[str], str]:
     """What the hook has set, and what is wrong with the next round's recipe then."""
     path = rounds.home(asked.folder, number) / "next.txt"
-    settings = rounds.settings_of(path.read_text(encoding="utf-8")) if path.exists() else []
+    fix = f"; mend {path} or the recipe (the hook will not be run again)"
+    try:
+        settings = rounds.settings_of(path.read_text(encoding="utf-8")) if path.exists() else []
+    except UnicodeDecodeError as error:
+        return [], f"what the hook of round {number} has set is not UTF-8 at byte {error.start}{fix}"
     if not settings:
         return [], ""
-    fix = f"; mend {path} or the recipe (the hook will not be run again)"
+    if beside := [line for line in settings if line.partition("=")[0].partition(".")[0] == "rounds"]:
+        return [], f"the hook of round {number} cannot set {beside[0]}: rounds are those of the recipe{fix}"
     try:
         following = asked.recipe(number + 1, settings)
     except RecipeError as error:
@@ -150,15 +162,20 @@ def _set(asked: Asked, number: int) -> tuple[list[str], str]:
     return settings, ""
 
 
+def _is_about(problem: Problem, setting: str) -> bool:
+    """Whether a setting may have led to the problem."""
+    path = setting.partition("=")[0]
+    return problem.path == f"--set {setting}" or (bool(problem.path) and path.startswith(problem.path))
+
+
 def _edited(asked: Asked, number: int) -> str:
     """What to say of a done round whose recipe would be another today."""
     at = rounds.home(asked.folder, number)
     before = yaml.safe_load((at / "recipe.yaml").read_text(encoding="utf-8"))
     try:
-        now: dict[str, Any] = asked.recipe(number).tree
+        changes = list(folders.changes(before, asked.recipe(number).tree))
     except RecipeError:
-        now = {}
-    changes = list(folders.changes(before, now))
+        changes = ["it makes no recipe of this round any more"]
     listed = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
     return f", before the recipe was edited ({listed}); it stands as it was made" if changes else ""
 

@@ -18,8 +18,9 @@ from synthpref.engine.ask import Models
 from synthpref.engine.folder import JOURNAL, SHARDS, logged
 from synthpref.engine.overlay import Overlay, mine
 from synthpref.engine.progress import Progress
-from synthpref.engine.recipe import Limits
+from synthpref.engine.recipe import Limits, Recipe
 from synthpref.engine.recipe_yaml import names
+from synthpref.engine.records import digest, pack
 from synthpref.engine.role import Stop
 from synthpref.engine.runner import Runner
 from synthpref.engine.salvage import mark
@@ -42,6 +43,7 @@ class Order(TypedDict):
     """What a worker has to know. It travels in memory only, because there are keys in it."""
 
     version: str
+    cwd: str
     recipe: str
     settings: list[str]
     variables: dict[str, str]
@@ -61,6 +63,11 @@ def part_of(spec: ModelSpec, seat: int, seats: int) -> ModelSpec:
     return spec.model_copy(update=parts)
 
 
+def digest_of(recipe: Recipe) -> str:
+    """Two recipes that have the same walk the same rows, and make the same of them."""
+    return digest(recipe.fingerprint.encode(), pack(recipe.source.model_dump(mode="json"))).hex()
+
+
 class ShardWorker:
     """Walks shards; its models stay open from one to the next."""
 
@@ -73,10 +80,10 @@ class ShardWorker:
         env.update(order["env"])
         self._check(order)
         recipe = job.load(Path(order["recipe"]), order["settings"], order["variables"])
-        if (found := recipe.fingerprint) != order["digest"]:
+        if digest_of(recipe) != order["digest"]:
             raise SynthprefError(
-                f"{order['recipe']} makes other stages here ({found[:8]}, not {order['digest'][:8]}): is it, with its "
-                "prompts and plugins, the same file on all machines?"
+                f"{order['recipe']} is another recipe here: is it, with its prompts and plugins, the same file on all "
+                "machines, and as it was when the run was started? The same command goes on with it as it is now"
             )
         # Budget and rejects are counted where all workers are heard.
         head = recipe.head.model_copy(update={"limits": Limits(max_reject_rate=1)})

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import forked
+from synthpref.engine.journal import Journal
 
 REPO = Path(__file__).parents[1]
 
@@ -82,6 +83,12 @@ def test_show_explains_a_pair_and_lists_ids_without_one(quickstart: Path) -> Non
     ):
         assert what in shown.stdout, what
     assert synthpref("show", "runs/quickstart", "nobody", cwd=quickstart).returncode == 2
+
+
+def test_show_says_so_where_no_row_is_through(tmp_path: Path) -> None:
+    Journal(tmp_path / "journal.sqlite").close()
+    shown = synthpref("show", ".", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout.split(";")[0]) == (2, "No row is through yet")
 
 
 def test_status_report_and_export(quickstart: Path) -> None:

@@ -218,6 +218,20 @@ def test_rounds_on_a_cluster_come_to_what_they_come_to_here(
     assert {"policy", "policy-1", "judge-1", "judge-2"} <= asked
 
 
+def test_a_worker_finds_what_lies_where_the_run_was_started(
+    tmp_path: Path, cluster: Nodes, server: Server
+) -> None:
+    node = cluster.add(2)
+    write(tmp_path, server)
+    (tmp_path / "rules.py").write_text("def good(text, row):\n    return len(text) > 10\n", encoding="utf-8")
+    tree = yaml.safe_load((tmp_path / "recipe.yaml").read_text("utf-8"))
+    tree["stages"].insert(2, {"verify": {"kind": "python", "function": "rules.py:good"}})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    finish(on_ray(tmp_path, cluster, "--workers", "1"), tmp_path)
+    cluster.kill(node)
+    rough.every_row_ends_once(tmp_path)
+
+
 NOBODY = """
 from pathlib import Path
 from synthpref import job

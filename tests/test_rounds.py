@@ -259,6 +259,25 @@ def test_a_recipe_edited_between_rounds_changes_the_rounds_to_come(run: Run) -> 
     assert hooked(run.path.parent) == [1, 2, 2, 3]
 
 
+def test_an_edit_that_leaves_no_place_for_what_a_hook_has_set_is_told_of_both(run: Run) -> None:
+    run.done(recipe(noting(run.path.parent), count=2))
+    tree = recipe(noting(run.path.parent), count=3)
+    tree["models"]["writer"] = tree["models"].pop("policy")
+    tree["stages"][0]["sample.n"]["model"] = "writer"
+    with pytest.raises(RecipeError, match="no 'backend'") as error:
+        run(tree)
+    assert "hooks of rounds before round 3 have set models.policy.skill=1" in str(error.value)
+    assert "take it out of round.json in the round's folder" in str(error.value)
+    assert (
+        "round 2 of 3: done, before the recipe was edited (it makes no recipe of this round any more)"
+        in run.said[1]
+    )
+    for number in (1, 2):
+        done = run.file(number, "round.json")
+        done.write_text(json.dumps({"round": number, "settings": []}), encoding="utf-8")
+    run.done(tree, "rounds.hook='true'")
+
+
 def test_a_round_that_is_gone_is_asked_for(run: Run) -> None:
     import shutil
 
@@ -310,6 +329,7 @@ def test_nothing_is_trained_on_nothing(run: Run) -> None:
         ),
         ("models.policy.skill", "no value; write --set path.to.field=value"),
         ("stages.9.n=1", "nothing called '9' there"),
+        ("rounds.count=1", "cannot set rounds.count=1: rounds are those of the recipe"),
     ],
 )
 def test_what_a_hook_sets_is_checked_and_can_be_mended(run: Run, line: str, found: str) -> None:
@@ -322,6 +342,13 @@ def test_what_a_hook_sets_is_checked_and_can_be_mended(run: Run, line: str, foun
     run.file(1, "next.txt").write_text("models.policy.skill=1", encoding="utf-8")
     run.done(tree)
     assert hooked(run.path.parent) == [1], "the hook has ended well, and is not run again"
+
+
+def test_what_a_hook_sets_that_is_no_text_can_be_mended(run: Run) -> None:
+    tree = recipe(r'printf "models.policy.model=/caf\351\n" > $SYNTHPREF_NEXT', count=1)
+    assert "has set is not UTF-8 at byte 24; mend" in run.stopped(tree).stopped
+    run.file(1, "next.txt").write_text("models.policy.model=/café", encoding="utf-8")
+    run.done(tree)
 
 
 def test_a_setting_with_a_secret_is_not_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,6 +470,12 @@ def test_the_first_round_has_none_before_it(run: Run) -> None:
 
 
 # ---- folders
+
+
+def test_a_folder_that_cannot_be_made(run: Run) -> None:
+    run.folder.parent.touch()
+    with pytest.raises(JournalError, match=r"cannot be made .*; name another with --out"):
+        run(recipe())
 
 
 def test_a_folder_with_a_run_without_rounds_is_not_taken_and_the_other_way_round(run: Run) -> None:

@@ -35,6 +35,16 @@ log = logging.getLogger("synthpref")
 
 JOURNAL = "journal.sqlite"
 SHARDS = "shards"
+PROGRESS = "progress"
+"""A file in there: how far all workers are."""
+
+
+def made(folder: Path) -> None:
+    """See that the folder is there. Raises JournalError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
 
 
 @contextmanager
@@ -146,7 +156,7 @@ def status(folder: Path) -> list[str]:
             lines.append(f"{name}: {entered:,} rows in{made}; {ended}{counts.get('reject', 0):,} rejected")
         for role, (answers, prompt, completion) in records.spent().items():
             lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
-        word = folder / SHARDS / "progress"
+        word = folder / SHARDS / PROGRESS
         if word.exists() and _is_held(folder):
             lines.append(f"on a cluster, not counted above: {word.read_text(encoding='utf-8')}")
         return lines

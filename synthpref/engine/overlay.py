@@ -36,12 +36,15 @@ def how_far(path: Path) -> int:
     a log that was folded in is written anew from its beginning."""
     if not path.exists():
         return 0
-    with closing(reading(path)) as db:
-        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        tables = [(table, what) for table, what in GREW.items() if table in there]
-        return sum(
-            db.execute(f"SELECT coalesce({what}, 0) FROM {table}").fetchone()[0] for table, what in tables
-        )
+    try:
+        with closing(reading(path)) as db:
+            there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = [(table, what) for table, what in GREW.items() if table in there]
+            return sum(
+                db.execute(f"SELECT coalesce({what}, 0) FROM {table}").fetchone()[0] for table, what in tables
+            )
+    except sqlite3.Error:
+        return 0  # whoever opens it next says what is wrong with it
 
 
 def mine(shard: int, of: int) -> Mine:

@@ -36,13 +36,13 @@ def index_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-shm")
 
 
-def stated_size(head: bytes) -> int:
-    """How many bytes the file has by its own first page; 0 where that does not say (it was written by an old
-    version, or is cut itself)."""
+def stated_pages(head: bytes) -> tuple[int, int]:
+    """(how many pages the file has by its own first page, bytes of each); (0, 1) where that does not say (it was written
+    by an old version, or is cut itself)."""
     if len(head) < FILE_HEADER or head[24:28] != head[92:96]:
-        return 0
+        return 0, 1
     size = int.from_bytes(head[16:18], "big")
-    return (2**16 if size == 1 else size) * int.from_bytes(head[28:32], "big")
+    return int.from_bytes(head[28:32], "big"), 2**16 if size == 1 else size
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -232,6 +232,8 @@ class Log:
 
     whole: int
     wanted: int
+    numbers: frozenset[int]
+    """Which pages of the file those are that are whole."""
 
 
 def read_log(path: Path) -> Log:
@@ -239,8 +241,8 @@ def read_log(path: Path) -> Log:
     memory tells of a longer log, or what follows the first broken page holds a commit of the same log."""
     log, index = log_of(path), index_of(path)
     data = log.read_bytes() if log.exists() else b""
-    whole, later = _commits(data)
-    return Log(whole, max(whole, later, _noted(index)))
+    whole, later, numbers = _commits(data)
+    return Log(whole, max(whole, later, _noted(index)), frozenset(numbers[:whole]))
 
 
 def _noted(index: Path) -> int:
@@ -251,10 +253,12 @@ def _noted(index: Path) -> int:
     return int(struct.unpack_from("=I", head, 16)[0])
 
 
-def _commits(data: bytes) -> tuple[int, int]:
-    """(pages up to the last commit whose checksums hold, pages up to the last that claims to be one)."""
+def _commits(data: bytes) -> tuple[int, int, list[int]]:
+    """(pages up to the last commit whose checksums hold, pages up to the last that claims to be one, which pages of the
+    file they are)."""
+    numbers: list[int] = []
     if len(data) <= LOG_HEADER + FRAME_HEADER:
-        return 0, 0
+        return 0, 0, numbers
     order = ">" if data[3] & 1 else "<"
     size = int.from_bytes(data[8:12], "big")
     if not (512 <= size <= 2**16):
@@ -271,10 +275,11 @@ def _commits(data: bytes) -> tuple[int, int]:
         if good:
             sums = _checksum(body, order, _checksum(head[:8], order, sums))
             good = sums == struct.unpack(">II", head[16:24])
+        numbers.append(int.from_bytes(head[:4], "big"))
         if int.from_bytes(head[4:8], "big"):
             later = number
             whole = number if good else whole
-    return whole, later
+    return whole, later, numbers
 
 
 def _checksum(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.ask import seed_of
-from synthpref.engine.pages import FILE_HEADER, MAGIC, index_of, log_of, read_log, records, stated_size
+from synthpref.engine.pages import FILE_HEADER, MAGIC, index_of, log_of, read_log, records, stated_pages
 from synthpref.engine.records import SCHEMA, SPEND, answers_in, cost_of, digest, is_damage, unseal
 
 _request = TypeAdapter(Request)
@@ -76,10 +76,11 @@ def check(path: Path) -> str | None:
         head = file.read(FILE_HEADER)
     if not head.startswith(MAGIC):
         return "its first page is overwritten"
-    # The check below does not look at what a text goes over to, which may be all that a cut took.
-    short = stated_size(head) - path.stat().st_size
-    if short > 0:
-        return f"{short:,} bytes are missing at its end"
+    # The check below does not look at what a text goes over to, which may be all that a cut took. What the log has is not
+    # missing: who was killed, or had no room, while the log was folded in had written the first page already.
+    there, (stated, size) = path.stat().st_size, stated_pages(head)
+    if not all(number in pages.numbers for number in range(there // size + 1, stated + 1)):
+        return f"{stated * size - there:,} bytes are missing at its end"
     try:
         # Read-only, because who closes a journal last folds the log in and deletes it.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ METER = ("requests", "completions", "replayed", "retries")
 def report(progress: Progress, stop: Stop) -> dict[str, Any]:
     """What a worker says of itself, as plain values."""
     return {
+        "at": time.monotonic(),
         "counts": {name: getattr(progress, name) for name in COUNTS},
         "left": {what: dict(getattr(progress, what)) for what in ("dropped", "rejected")},
         "roles": {
@@ -62,9 +64,13 @@ class Tally:
 
     def hear(self, seat: int, found: dict[str, Any] | None) -> None:
         """Add what the worker of the seat has done since it was last heard; None when it is gone."""
-        last = self._last.pop(seat, {})
+        last = self._last.get(seat, {})
+        if found and found["at"] < last.get("at", 0.0):
+            return  # it was overtaken on its way
+        self._last.pop(seat, None)
         if found is None:
-            # What it had done stays done; its calls are under way no more.
+            # What it had done stays done, also what it noted last and nobody heard of; its calls are under way no more.
+            self.progress.noted += 1
             for name, old in last.get("roles", {}).items():
                 self.roles[name].in_flight -= old["in_flight"]
             return

@@ -276,6 +276,26 @@ def test_a_write_that_was_under_way_is_no_damage(torn: Path) -> None:
     assert check(torn) is None
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_log_that_was_being_folded_in_is_no_damage(torn: Path, share: float) -> None:
+    """Pages go into the file in their order, and the first one says how many there will be."""
+    log = log_of(torn).read_bytes()
+    frames = range(32, len(log) - PAGE, 24 + PAGE)
+    latest = {int.from_bytes(log[at : at + 4], "big"): log[at + 24 : at + 24 + PAGE] for at in frames}
+    with torn.open("r+b") as file:
+        for number in sorted(latest)[: 1 + int(share * len(latest))]:
+            file.seek((number - 1) * PAGE)
+            file.write(latest[number])
+    assert torn.stat().st_size < max(latest) * PAGE
+    for file in (log_of(torn), index_of(torn)):
+        file.rename(file.with_name(f"{file.name}.aside"))
+    assert "missing at its end" in str(check(torn)), "without the log they are"
+    for file in (log_of(torn), index_of(torn)):
+        file.with_name(f"{file.name}.aside").rename(file)
+    assert mend(torn) is None
+    assert len(kept(torn)) == CALLS
+
+
 @pytest.mark.parametrize("without_index", [False, True])
 def test_a_byte_changed_in_the_log_is_seen_and_costs_one_page(torn: Path, without_index: bool) -> None:
     size = log_of(torn).stat().st_size

@@ -20,7 +20,7 @@ from synthpref import __version__, job
 from synthpref.core.errors import JournalError, RecipeError, SynthprefError
 from synthpref.core.seam import ModelSpec
 from synthpref.core.types import Row
-from synthpref.engine.folder import JOURNAL, SHARDS
+from synthpref.engine.folder import JOURNAL, PROGRESS, SHARDS, status
 from synthpref.engine.journal import Journal
 from synthpref.engine.overlay import Overlay, how_far, mine
 from synthpref.engine.progress import Progress
@@ -32,7 +32,7 @@ from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally, report
 from synthpref.models.openai import OpenAI
 from synthpref.on_ray import Cluster, gpus_of, imported
-from synthpref.shard_worker import ORDER, Order, ShardWorker, named, part_of
+from synthpref.shard_worker import ORDER, Order, ShardWorker, digest_of, named, part_of
 from synthpref.testing import row
 
 EVERYTHING = mine(0, 1)
@@ -185,12 +185,13 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
     recipe = job.load(path)
     return Order(
         version=__version__,
+        cwd=str(folder),
         recipe=str(path),
         settings=[],
         variables={},
         limit=None,
         env={},
-        digest=recipe.fingerprint,
+        digest=digest_of(recipe),
         folder=str(folder),
         token="t",
         seat=seat,
@@ -275,6 +276,16 @@ def test_shards_make_what_one_process_makes(tmp_path: Path, shards: int) -> None
     assert [model["requests"] for model in summary["models"].values()] == [0, 0]
     for name in ("dataset/data/train.parquet", "left.jsonl", "rows.parquet"):
         assert (tmp_path / "run" / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_status_of_a_run_that_goes_on_here_has_no_word_of_the_cluster_it_was_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / SHARDS).mkdir(parents=True)
+    (run / SHARDS / PROGRESS).write_text("sample.n: 19/40 rows", encoding="utf-8")
+    told: list[str] = []
+    job.run(job.load(write(tmp_path, rows=2)), run, view=lambda progress: told.extend(status(run)))
+    assert "going on" in told[0]
+    assert not [line for line in told if "cluster" in line]
 
 
 def test_a_worker_that_dies_costs_nothing_that_was_answered(tmp_path: Path) -> None:
@@ -376,7 +387,7 @@ def test_a_worker_that_dies_as_it_starts_is_followed_by_another(tmp_path: Path) 
         ({"recipe": "/not/there.yaml"}, "the recipe is not there"),
         ({"folder": "/not/there"}, "the run folder is not there"),
         ({"token": "u"}, "is of another run"),
-        ({"digest": "00" * 16}, "makes other stages here"),
+        ({"digest": "00" * 16}, "is another recipe here"),
     ],
     ids=["version", "recipe", "folder", "token", "digest"],
 )
@@ -390,6 +401,18 @@ def test_a_worker_says_what_is_not_as_where_it_was_sent_from(
     changed: Any = {**order_of(path, tmp_path), **change}
     with pytest.raises(SynthprefError, match=told):
         ShardWorker(changed, env={})
+
+
+@pytest.mark.parametrize("edit", [{"source": {"rows": ["Another?"]}}, {"seed": 6}], ids=["source", "seed"])
+def test_a_worker_that_comes_after_the_recipe_was_edited_does_not_walk_it(
+    tmp_path: Path, edit: dict[str, Any]
+) -> None:
+    (tmp_path / SHARDS).mkdir()
+    (tmp_path / SHARDS / ORDER).write_text("t", encoding="utf-8")
+    order = order_of(write(tmp_path), tmp_path)
+    write(tmp_path, **edit)
+    with pytest.raises(SynthprefError, match="as it was when the run was started"):
+        ShardWorker(order, env={})
 
 
 def test_what_an_endpoint_takes_is_divided(tmp_path: Path) -> None:
@@ -499,6 +522,30 @@ def test_a_worker_that_dies_at_one_of_its_shards_has_died_once(tmp_path: Path) -
     assert asyncio.run(go()).reason == ""
 
 
+def test_a_worker_that_dies_at_a_shard_whose_journal_is_damaged_is_followed_by_one_that_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "0000.sqlite").write_bytes(b"not a database" * 300)
+
+    class Opening(Passing):
+        async def walk(self, step: int, shard: int, of: int) -> Report:
+            found = await super().walk(step, shard, of)
+            if shard == 0:
+                Journal(tmp_path / "0000.sqlite")
+            return found
+
+    async def go() -> None:
+        lost = [0]
+
+        async def hire(seat: int) -> Worker:
+            return Opening(lost)
+
+        await pool_of(tmp_path, Stop(), hire, 1).segment(Step(0, (), b""))
+
+    with pytest.raises(JournalError, match="the file is damaged"):
+        asyncio.run(go())
+
+
 def test_a_worker_out_of_sight_does_not_keep_a_stop_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -539,3 +586,21 @@ def test_the_first_error_that_a_worker_tells_of_is_the_run_s() -> None:
     for seat, error in enumerate(("", "in my.fail: ValueError: one", "in my.fail: ValueError: two")):
         tally.hear(seat, report(Progress(first_error=error), stop))
     assert ours.first_error == "in my.fail: ValueError: one"
+
+
+def test_a_report_that_was_overtaken_takes_nothing_back() -> None:
+    ours, theirs, stop = Progress(), Progress(), Stop()
+    tally = Tally(ours, {}, stop)
+    early = report(theirs, stop)
+    theirs.entered = theirs.noted = 1
+    tally.hear(0, report(theirs, stop))
+    tally.hear(0, early)
+    assert (ours.entered, ours.noted) == (1, 1)
+
+
+def test_what_a_worker_noted_and_nobody_heard_of_is_no_run_in_which_nothing_changed() -> None:
+    ours, stop = Progress(), Stop()
+    tally = Tally(ours, {}, stop)
+    tally.hear(0, report(Progress(), stop))
+    tally.hear(0, None)
+    assert ours.noted

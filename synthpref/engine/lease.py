@@ -58,7 +58,8 @@ def holder(files: Files) -> dict[str, Any] | None:
         found = json.loads(body) if body else None
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"holder": "somebody"} if body else None
+    # An empty one is left by who died, or ran out of disk, between making the file and writing it.
+    return found if isinstance(found, dict) else {"holder": "somebody"} if body is not None else None
 
 
 class Lease:

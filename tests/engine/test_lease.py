@@ -88,9 +88,10 @@ def test_one_of_this_folder_is_dead_because_the_folder_is_locked() -> None:
         assert said == []
 
 
-def test_one_that_cannot_be_read_is_watched_too() -> None:
+@pytest.mark.parametrize("body", [b"not JSON", b""])
+def test_one_that_cannot_be_read_is_watched_too(body: bytes) -> None:
     place, said = Place(), list[str]()
-    place.content[LEASE] = b"not JSON"
+    place.content[LEASE] = body
     lease = Lease(place, "here", 0.01)
     lease.take(said.append)
     assert "somebody ran there" in said[0]

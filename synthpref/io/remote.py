@@ -24,7 +24,7 @@ WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"
 """Kinds of store in which a file appears whole or not at all. Elsewhere it is written under another name first."""
 VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "sha256")
 """What a store calls the hash, or the version, of what a file holds."""
-TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "modify", "updated", "created")
 LOGIN = frozenset({"ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webdav"})
 """Kinds whose addresses may hold a name and a password."""
 NEVER_PASSING = (
@@ -271,7 +271,8 @@ def _of_name(fs: Any, path: str) -> dict[str, Any]:
 def _copy(fs: Any, path: str, info: Mapping[str, Any]) -> Path:
     home = cache_folder() / "sources" / digest(str(fs.unstrip_protocol(path)))
     file = home / digest(stamp(info)) / PurePosixPath(path).name
-    if not file.exists():
+    # Where the store tells neither a version nor a time, nobody knows whether the copy is still the same.
+    if not file.exists() or not any(info.get(name) for name in (*VERSIONS, *TIMES)):
         fetched(fs, path, file)
         for other in home.iterdir():
             if other != file.parent:

@@ -14,10 +14,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 from s3fs import S3FileSystem
 
 import hub as hubs
 import store as stores
+from served import served
 from store import Store
 from synthpref.core.errors import RecipeError, RemoteError
 from synthpref.core.source import Source
@@ -97,6 +99,26 @@ def test_a_file_is_fetched_once_and_again_when_it_has_changed(store: Store, tmp_
     store._keep("data/a.jsonl", LINES.replace(b"Question", b"Matter  "))
     assert prompts(path="s3://bucket/data/a.jsonl")[0] == "Matter   0?"
     assert len(list((tmp_path / "cache").rglob("a.jsonl"))) == 1, "the old copy is gone"
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_a_server_that_tells_no_version_is_not_taken_to_have_the_same_file_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_time: bool
+) -> None:
+    content = ["first"]
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = {"Last-Modified": f"Thu, 01 Jan 2026 00:00:0{len(content)} GMT"} if has_time else {}
+        return web.json_response({"prompt": content[-1]}, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/a.jsonl", answer)
+    monkeypatch.setenv("SYNTHPREF_WORK", str(tmp_path))
+    with served(app) as port:
+        url = f"http://127.0.0.1:{port}/a.jsonl"
+        assert prompts(path=url) == ["first"]
+        content.append("other")
+        assert prompts(path=url) == ["other"]
 
 
 def test_a_mistake_in_a_file_is_told_by_its_address(store: Store) -> None:
@@ -224,3 +246,4 @@ def test_a_stamp_changes_with_the_content() -> None:
     assert stamp({"size": 3, "ETag": '"x"', "LastModified": 1}) == '"x"'
     assert stamp({"size": 3, "mtime": 1.5}) != stamp({"size": 3, "mtime": 1.6})
     assert stamp({"size": 3, "created": 1}) != stamp({"size": 4, "created": 1})
+    assert stamp({"size": 3, "modify": "20260101000000"}) != stamp({"size": 3, "modify": "20260101000001"})

@@ -67,9 +67,9 @@ def place(out: Path | str, work: Path | None = None) -> Place:
 
 
 @contextmanager
-def looked_at(run: Path | str, *names: str, changing: bool = False) -> Iterator[Path]:
+def looked_at(run: Path | str, *names: str, changing: bool = False, gone: str = "") -> Iterator[Path]:
     """A folder in which the files of a run are that fit one of `names`; what is changed in it goes to the run, if
-    `changing`. Raises RemoteError."""
+    `changing`, and the file `gone` leaves it. Raises RemoteError."""
     if not is_url(str(run)):
         yield Path(run)
         return
@@ -85,6 +85,8 @@ def looked_at(run: Path | str, *names: str, changing: bool = False) -> Iterator[
             for name in copy.changed():
                 if name not in copy.absorb:
                     copy.send(name)
+            if gone:
+                copy.store.remove(gone)
 
 
 def status(run: Path | str) -> Sequence[str]:

@@ -394,6 +394,18 @@ def test_a_run_is_looked_at_where_it_is(here: Here, capsys: pytest.CaptureFixtur
     assert fetched == [], "what has not changed is not fetched again"
 
 
+def test_an_export_that_takes_the_place_of_another_leaves_nothing_of_it(
+    here: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.run("one")
+    for work, *options in (("two", "--jsonl"), ("three",)):
+        here.on(work)
+        with pytest.raises(SystemExit):
+            cli.main(["export", URL, "--format", "sft", *options])
+    found = [name for name in here.store.objects if name.startswith("run/dataset-sft/data/")]
+    assert found == ["run/dataset-sft/data/train.parquet"], "a loader would read both"
+
+
 def test_what_is_gone_there_is_gone_in_the_copy(here: Here) -> None:
     here.run()
     assert "finished" in places.status(URL)[0]

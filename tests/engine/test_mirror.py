@@ -172,6 +172,30 @@ def test_what_both_sides_have_is_brought_together(there: Remote, tmp_path: Path)
     assert segments(there) == []
 
 
+def test_what_was_removed_there_does_not_come_back(there: Remote, tmp_path: Path) -> None:
+    """Such as an export that another one, of another kind, took the place of."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    journal(folder / JOURNAL, "a")
+    for name in ("as it was", "changed since"):
+        (folder / name).write_text("first")
+    with mirror(there, folder).kept():
+        pass
+    (folder / "changed since").write_text("second")
+    there.remove("as it was")
+    there.remove("changed since")
+    with mirror(there, folder).kept():
+        pass
+    assert sorted(there.files()) == ["changed since", JOURNAL]
+    for name in there.files():
+        there.remove(name)
+    with mirror(there, folder).kept():
+        pass
+    assert sorted(there.files()) == ["changed since", JOURNAL], (
+        "of all that is gone there, this is what is left"
+    )
+
+
 def test_the_log_goes_on_where_the_other_machine_left_it(there: Remote, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

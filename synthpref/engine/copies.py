@@ -117,6 +117,9 @@ class Copy:
                 log_file.write(text)
             part.unlink()
         else:
+            for ending in ("-wal", "-shm"):
+                # Left by who was killed; SQLite would take it for a part of the new file.
+                (self.folder / f"{name}{ending}").unlink(missing_ok=True)
             self.store.fetch(name, file)
             if name == JOURNAL:
                 mend(file)

@@ -196,6 +196,30 @@ def test_what_was_removed_there_does_not_come_back(there: Remote, tmp_path: Path
     )
 
 
+def test_a_copy_takes_nothing_of_the_journal_that_it_had(there: Remote, tmp_path: Path) -> None:
+    here, copied = tmp_path / "here", tmp_path / "copied"
+    here.mkdir()
+    journal(here / JOURNAL, "a")
+    with mirror(there, here).kept():
+        pass
+    copied.mkdir()
+    Copy(there, copied, {}).bring(lambda name: True, ours=False)
+    with closing(sqlite3.connect(copied / JOURNAL)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("ATTACH ? AS piece", (str(journal(tmp_path / "piece", "c")),))
+        db.execute("INSERT INTO main.calls SELECT * FROM piece.calls")
+        db.commit()
+        # As it is beside the copy of who was killed while it brought a segment.
+        left = (copied / f"{JOURNAL}-wal").read_bytes()
+    (copied / f"{JOURNAL}-wal").write_bytes(left)
+    journal(here / JOURNAL, *"bcdefgh")
+    with mirror(there, here).kept():
+        pass
+    Copy(there, copied, {}).bring(lambda name: True, ours=False)
+    assert sorted(held(copied / JOURNAL)[0]) == [*"abcdefgh"]
+    assert not list(copied.glob("*damaged*"))
+
+
 def test_the_log_goes_on_where_the_other_machine_left_it(there: Remote, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

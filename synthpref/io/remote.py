@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -46,8 +47,16 @@ class Remote:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.kind = urlsplit(url).scheme
-        self._fs, root = opened(self.url)
+        self._own = threading.local()
+        self._own.fs, root = opened(self.url)
         self._root = root.rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        """The filesystem of this thread: those that hold a connection, as sftp:// does, are not to be shared."""
+        if not hasattr(self._own, "fs"):
+            self._own.fs, _ = opened(self.url)
+        return self._own.fs
 
     def files(self) -> dict[str, str]:
         """What is there: name -> stamp, which changes when the file does."""

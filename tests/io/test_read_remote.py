@@ -7,14 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
+from fsspec.implementations.local import LocalFileSystem
 from s3fs import S3FileSystem
 
 import hub as hubs
@@ -211,6 +215,34 @@ def test_a_folder_at_a_url(store: Store, tmp_path: Path, url: str) -> None:
     assert sorted(remote.files()) == ["deep/a"]
 
 
+class Alone(LocalFileSystem):
+    """A filesystem with a connection, which takes one request at a time."""
+
+    protocol = "alone"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("alone://")
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        assert threading.get_ident() == self.thread
+        return super().info(path, **kwargs)
+
+
+def test_each_thread_has_a_connection_of_its_own(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    assert remote.create("a", b"1")
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(remote.create, "a", b"2").result()
+        assert list(pool.submit(remote.files).result()) == ["a"]
+    assert list(remote.files()) == ["a"]
+
+
 def test_a_large_file_goes_in_parts_and_appears_whole(store: Store, tmp_path: Path) -> None:
     content = os.urandom(1024) * (120 * 1024)
     (tmp_path / "large").write_bytes(content)
@@ -235,7 +267,7 @@ def test_where_files_do_not_appear_whole_they_are_written_beside_first(tmp_path:
         (tmp_path / "there" / "a.part").write_bytes(b"ne")
         raise Cut
 
-    remote._fs = type(remote._fs)(skip_instance_cache=True)
+    remote._own.fs = type(remote._fs)(skip_instance_cache=True)
     remote._fs.put_file = cut
     with pytest.raises(RemoteError, match="Cut"):
         remote.put(tmp_path / "file", "a")

@@ -55,12 +55,23 @@ class Remote:
     def _fs(self) -> Any:
         """The filesystem of this thread: those that hold a connection, as sftp:// does, are not to be shared."""
         if not hasattr(self._own, "fs"):
-            self._own.fs, _ = opened(self.url)
+            # Not the one that fsspec keeps, whose connection may be broken.
+            self._own.fs, _ = opened(self.url, skip_instance_cache=True)
         return self._own.fs
+
+    @contextmanager
+    def _told(self, name: str, what: str) -> Iterator[None]:
+        try:
+            with told(self._at(name), what):
+                yield
+        except RemoteError:
+            # A broken connection is not made again by who holds it.
+            vars(self._own).pop("fs", None)
+            raise
 
     def files(self) -> dict[str, str]:
         """What is there: name -> stamp, which changes when the file does."""
-        with told(self.url, "cannot be listed"):
+        with self._told("", "cannot be listed"):
             self._fs.invalidate_cache()
             with suppress(FileNotFoundError):
                 found = self._fs.find(self._root, detail=True)
@@ -69,7 +80,7 @@ class Remote:
 
     def read(self, name: str) -> bytes | None:
         """What the file holds; None where there is none."""
-        with told(self._at(name), "cannot be read"):
+        with self._told(name, "cannot be read"):
             self._fs.invalidate_cache()
             with suppress(FileNotFoundError):
                 found: bytes = self._fs.cat_file(self._path(name))
@@ -79,7 +90,7 @@ class Remote:
     def create(self, name: str, content: bytes) -> bool:
         """Write the file where none is; False where one is. At once, in stores that can (S3, GCS, local disks)."""
         path = self._path(name)
-        with told(self._at(name), "cannot be written"):
+        with self._told(name, "cannot be written"):
             self._folder_of(path)
             try:
                 self._fs.pipe_file(path, content, mode="create")
@@ -95,12 +106,12 @@ class Remote:
             return True
 
     def write(self, name: str, content: bytes) -> None:
-        with told(self._at(name), "cannot be written"), self._whole(name) as path:
+        with self._told(name, "cannot be written"), self._whole(name) as path:
             self._fs.pipe_file(path, content)
 
     def put(self, file: Path, name: str) -> str:
         """Upload a file; its stamp there."""
-        with told(self._at(name), "cannot be written"):
+        with self._told(name, "cannot be written"):
             with self._whole(name) as path:
                 self._fs.put_file(str(file), path)
             self._fs.invalidate_cache()
@@ -108,12 +119,12 @@ class Remote:
 
     def fetch(self, name: str, file: Path) -> None:
         """Download a file, which appears whole or not at all."""
-        with told(self._at(name), "cannot be read"):
+        with self._told(name, "cannot be read"):
             fetched(self._fs, self._path(name), file)
 
     def remove(self, name: str) -> None:
         path = self._path(name)
-        with told(self._at(name), "cannot be removed"):
+        with self._told(name, "cannot be removed"):
             try:
                 self._fs.rm_file(path)
             except Exception:
@@ -123,7 +134,7 @@ class Remote:
                     raise
 
     def _at(self, name: str) -> str:
-        return f"{self.url}/{name}"
+        return f"{self.url}/{name}".rstrip("/")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -144,7 +155,7 @@ class Remote:
         self._fs.mv(f"{path}.part", path)
 
 
-def opened(url: str) -> tuple[Any, str]:
+def opened(url: str, **options: Any) -> tuple[Any, str]:
     """(filesystem, path in it). Raises RemoteError, also where the filesystem's package is missing."""
     import fsspec
     from fsspec.registry import known_implementations
@@ -156,7 +167,7 @@ def opened(url: str) -> tuple[Any, str]:
             f"{kind}://…: a password in an address shows in logs and in lists of processes; {fix}"
         )
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError:
         known = known_implementations.get(kind, {})
         package = known.get("class", kind).split(".")[0]
@@ -166,7 +177,10 @@ def opened(url: str) -> tuple[Any, str]:
         raise RemoteError(f"{url}: {kind}:// needs a package that is not installed; {fix}") from None
     except Exception as error:
         fix = "is the address right? https://filesystem-spec.readthedocs.io lists the kinds that there are"
-        raise RemoteError(f"{url}: cannot be opened ({_first_line(error)}); {fix}") from error
+        passing = not isinstance(error, NEVER_PASSING)
+        raise RemoteError(
+            f"{url}: cannot be opened ({_first_line(error)}); {fix}", passing=passing
+        ) from error
     return fs, path
 
 

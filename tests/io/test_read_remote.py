@@ -223,6 +223,7 @@ class Alone(LocalFileSystem):
     def __init__(self) -> None:
         super().__init__()
         self.thread = threading.get_ident()
+        self.broken = False
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -230,7 +231,14 @@ class Alone(LocalFileSystem):
 
     def info(self, path: str, **kwargs: Any) -> Any:
         assert threading.get_ident() == self.thread
+        if self.broken:
+            raise OSError("Socket is closed")
         return super().info(path, **kwargs)
+
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self.broken:
+            raise OSError("Socket is closed")
+        return super()._open(path, *args, **kwargs)
 
 
 def test_each_thread_has_a_connection_of_its_own(tmp_path: Path) -> None:
@@ -240,6 +248,17 @@ def test_each_thread_has_a_connection_of_its_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         assert not pool.submit(remote.create, "a", b"2").result()
         assert list(pool.submit(remote.files).result()) == ["a"]
+    assert list(remote.files()) == ["a"]
+
+
+def test_a_connection_that_broke_is_made_again(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    remote._fs.broken = True
+    with pytest.raises(RemoteError, match="Socket is closed") as error:
+        remote.read("a")
+    assert error.value.passing
     assert list(remote.files()) == ["a"]
 
 

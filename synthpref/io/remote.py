@@ -48,14 +48,14 @@ class Remote:
         self.url = url.rstrip("/")
         self.kind = urlsplit(url).scheme
         self._own = threading.local()
-        self._own.fs, root = opened(self.url)
+        # Not one that fsspec keeps, whose connection may be broken.
+        self._own.fs, root = opened(self.url, skip_instance_cache=True)
         self._root = root.rstrip("/")
 
     @property
     def _fs(self) -> Any:
         """The filesystem of this thread: those that hold a connection, as sftp:// does, are not to be shared."""
         if not hasattr(self._own, "fs"):
-            # Not the one that fsspec keeps, whose connection may be broken.
             self._own.fs, _ = opened(self.url, skip_instance_cache=True)
         return self._own.fs
 
@@ -73,8 +73,10 @@ class Remote:
         """What is there: name -> stamp, which changes when the file does."""
         with self._told("", "cannot be listed"):
             self._fs.invalidate_cache()
+            # What cannot be listed would else be taken for empty.
+            options = {} if self.kind in WHOLE else {"on_error": "raise"}
             with suppress(FileNotFoundError):
-                found = self._fs.find(self._root, detail=True)
+                found = self._fs.find(self._root, detail=True, **options)
                 return {path[len(self._root) :].lstrip("/"): stamp(info) for path, info in found.items()}
             return {}
 

@@ -235,6 +235,11 @@ class Alone(LocalFileSystem):
             raise OSError("Socket is closed")
         return super().info(path, **kwargs)
 
+    def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self.broken:
+            raise OSError("Socket is closed")
+        return super().ls(path, *args, **kwargs)
+
     def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
         if self.broken:
             raise OSError("Socket is closed")
@@ -260,6 +265,15 @@ def test_a_connection_that_broke_is_made_again(tmp_path: Path) -> None:
         remote.read("a")
     assert error.value.passing
     assert list(remote.files()) == ["a"]
+
+
+def test_what_cannot_be_listed_is_not_empty(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    remote._fs.broken = True
+    with pytest.raises(RemoteError, match="cannot be listed"):
+        remote.files()
 
 
 def test_a_large_file_goes_in_parts_and_appears_whole(store: Store, tmp_path: Path) -> None:

@@ -129,11 +129,12 @@ class Remote:
         with self._told(name, "cannot be removed"):
             try:
                 self._fs.rm_file(path)
-            except Exception:
-                # Each store says in its own way that there is none.
+            except Exception as error:
+                # Each store says in its own way that there is none. `exists` says so also of what cannot be reached.
                 self._fs.invalidate_cache()
-                if self._fs.exists(path):
-                    raise
+                with suppress(FileNotFoundError):
+                    self._fs.info(path)
+                    raise error
 
     def _at(self, name: str) -> str:
         return f"{self.url}/{name}".rstrip("/")

@@ -235,6 +235,10 @@ class Alone(LocalFileSystem):
             raise OSError("Socket is closed")
         return super().info(path, **kwargs)
 
+    def rm_file(self, path: str) -> None:
+        self.info(path)
+        super().rm_file(path)
+
     def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
         if self.broken:
             raise OSError("Socket is closed")
@@ -274,6 +278,18 @@ def test_what_cannot_be_listed_is_not_empty(tmp_path: Path) -> None:
     remote._fs.broken = True
     with pytest.raises(RemoteError, match="cannot be listed"):
         remote.files()
+
+
+def test_what_cannot_be_removed_is_not_gone(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    remote._fs.broken = True
+    with pytest.raises(RemoteError, match="cannot be removed"):
+        remote.remove("a")
+    remote.remove("a")
+    remote.remove("a")
+    assert remote.files() == {}
 
 
 def test_a_large_file_goes_in_parts_and_appears_whole(store: Store, tmp_path: Path) -> None:

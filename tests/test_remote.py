@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from batch_server import batching
 from store import Store
 from synthpref import cli, job, places
 from synthpref.core.errors import JournalError, RemoteError
+from synthpref.engine import copies
 from synthpref.engine.lease import Pace
 from test_interrupts import until
 from wire import Server, serving
@@ -454,6 +456,22 @@ def test_without_credentials(here: Here, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     with pytest.raises(RemoteError, match="set credentials that may, as s3:// takes them \\(AWS_PROFILE"):
         here.run()
+
+
+def test_a_disk_that_takes_nothing_more_is_said(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.run("one")
+    (here.folder / "file").touch()
+    here.on("file")
+    with pytest.raises(RemoteError, match=r"file/seen.*name another folder with SYNTHPREF_WORK"):
+        places.status(URL)
+
+    def full(*args: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    # A snapshot takes as much room again.
+    monkeypatch.setattr(copies, "snapshot", full)
+    with pytest.raises(JournalError, match=r"two/runs.*disk is full; make room"):
+        here.run("two")
 
 
 def test_a_local_run_does_not_load_what_a_remote_one_needs(tmp_path: Path) -> None:

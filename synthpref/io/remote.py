@@ -37,6 +37,8 @@ NEVER_PASSING = (
     TypeError,
     ValueError,
 )
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What a disk says that takes nothing more."""
 UNKNOWN = (ValueError, TypeError, NotImplementedError)
 """How a filesystem says that it cannot make a file only where none is."""
 
@@ -225,6 +227,9 @@ def told(url: str, what: str) -> Iterator[None]:
         # Whose packages raise what else for want of a key is known by name only: they need not be installed.
         if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
             fix = f"set credentials that may, as {urlsplit(url).scheme}:// takes them{_for_example(url)}"
+            raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}") from error
+        if getattr(error, "errno", None) in FULL:
+            fix = f"make room there, or in {cache_folder()}, and run the same command again"
             raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}") from error
         # Of what is neither refused nor wrong in itself, the network may be the cause.
         passing = not isinstance(error, NEVER_PASSING) and getattr(error, "errno", None) != errno.EINVAL

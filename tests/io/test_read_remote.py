@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -29,7 +30,7 @@ from synthpref.core.errors import RecipeError, RemoteError
 from synthpref.core.source import Source
 from synthpref.core.types import Row
 from synthpref.io import read
-from synthpref.io.remote import Remote, stamp
+from synthpref.io.remote import Remote, stamp, told
 
 RECORDS = [{"prompt": f"Question {i}?", "tag": "x"} for i in range(3)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
@@ -321,6 +322,13 @@ def test_where_files_do_not_appear_whole_they_are_written_beside_first(tmp_path:
     with pytest.raises(RemoteError, match="Cut"):
         remote.put(tmp_path / "file", "a")
     assert remote.read("a") == b"old"
+
+
+def test_a_disk_that_is_full_is_no_matter_of_the_network() -> None:
+    full = pytest.raises(RemoteError, match=r"No space left.*make room there, or in")
+    with full as error, told("s3://bucket/a", "cannot be read"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not error.value.passing
 
 
 def test_a_stamp_changes_with_the_content() -> None:

@@ -69,8 +69,8 @@ class Mirror(Copy):
         """Hold the run at the URL, and bring what is there; at the end upload what came of it. The folder here has to
         be locked. Raises RemoteError, and JournalError where another run is alive there."""
         self.lease.take(self.say)
-        self.save()
         try:
+            self.save()
             self._patiently(lambda: self.bring(lambda name: True, ours=True))
             # Until the run is finished again, what is said there is of an earlier start.
             self._patiently(lambda: self.store.remove(SUMMARY))

@@ -280,6 +280,15 @@ def test_what_ends_a_run_is_told_though_its_journal_cannot_be_read(there: Remote
     assert there.files() == {}, "the lease was given back"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_run_that_cannot_begin_for_want_of_room_gives_the_lease_back(there: Remote, tmp_path: Path) -> None:
+    mine = mirror(there, tmp_path / "here")
+    (tmp_path / "here" / "mirror.json.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"), mine.kept():
+        pass
+    assert there.files() == {}
+
+
 def test_a_folder_that_was_copied_to_another_machine_is_not_taken_for_a_dead_one(
     there: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

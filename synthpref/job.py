@@ -139,6 +139,8 @@ def _run(
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
         (folder / "summary.json").unlink(missing_ok=True)
+        if mirror:
+            mirror.unfinished()
         progress = Progress(expected=expected)
         try:
             books, stop, stages, models = asyncio.run(

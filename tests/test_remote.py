@@ -23,7 +23,7 @@ import store as stores
 from batch_server import batching
 from store import Store
 from synthpref import cli, job, places
-from synthpref.core.errors import JournalError, RemoteError
+from synthpref.core.errors import JournalError, RecipeError, RemoteError
 from synthpref.engine import copies
 from synthpref.engine.lease import Pace
 from test_interrupts import until
@@ -406,6 +406,16 @@ def test_an_export_that_takes_the_place_of_another_leaves_nothing_of_it(
             cli.main(["export", URL, "--format", "sft", *options])
     found = [name for name in here.store.objects if name.startswith("run/dataset-sft/data/")]
     assert found == ["run/dataset-sft/data/train.parquet"], "a loader would read both"
+
+
+def test_a_run_that_another_recipe_may_not_go_on_with_stays_finished(here: Here) -> None:
+    here.run("one")
+    before = dict(here.store.objects)
+    path = here.folder / "recipe.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("name: rough", "name: other"), encoding="utf-8")
+    with pytest.raises(RecipeError, match="was made by another recipe"):
+        here.run("two")
+    assert here.store.objects == before
 
 
 def test_what_is_gone_there_is_gone_in_the_copy(here: Here) -> None:

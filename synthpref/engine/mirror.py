@@ -72,9 +72,6 @@ class Mirror(Copy):
         try:
             self.save()
             self._patiently(lambda: self.bring(lambda name: True, ours=True))
-            # Until the run is finished again, what is said there is of an earlier start.
-            self._patiently(lambda: self.store.remove(SUMMARY))
-            self.known.files.pop(SUMMARY, None)
             try:
                 yield
             except SynthprefError:
@@ -89,6 +86,11 @@ class Mirror(Copy):
             self._pause()
             with suppress(RemoteError):
                 self.lease.release()
+
+    def unfinished(self) -> None:
+        """Until the run is finished again, what is said there is of an earlier start. Raises RemoteError."""
+        self._patiently(lambda: self.store.remove(SUMMARY))
+        self.known.files.pop(SUMMARY, None)
 
     def start(self, stop: Callable[[str], None], told: Callable[[], str], *, shards: bool = False) -> None:
         """Upload from now on. `stop` is called when that fails for good, or another run took over; `told` says how far

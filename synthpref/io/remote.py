@@ -96,6 +96,10 @@ class Remote:
         path = self._path(name)
         with self._told(name, "cannot be written"):
             self._folder_of(path)
+            # Some stores that speak S3 do not heed the condition.
+            self._fs.invalidate_cache()
+            if self._fs.exists(path):
+                return False
             try:
                 self._fs.pipe_file(path, content, mode="create")
             except FileExistsError:

@@ -216,6 +216,13 @@ def test_a_folder_at_a_url(store: Store, tmp_path: Path, url: str) -> None:
     assert sorted(remote.files()) == ["deep/a"]
 
 
+def test_a_file_is_not_made_twice_in_a_store_that_heeds_no_condition(store: Store) -> None:
+    store.heeds_conditions = False
+    assert Remote("s3://bucket/folder").create("a", b"1")
+    assert not Remote("s3://bucket/folder").create("a", b"2")
+    assert store.objects["folder/a"] == b"1"
+
+
 class Alone(LocalFileSystem):
     """A filesystem with a connection, which takes one request at a time."""
 

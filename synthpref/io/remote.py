@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -28,6 +29,9 @@ VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "sha256")
 TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "modify", "updated", "created")
 LOGIN = frozenset({"ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webdav"})
 """Kinds whose addresses may hold a name and a password."""
+IDLE_S = 60.0
+"""A connection that was not used for so long is made anew: it may be gone without a word, or, as ftp:// tells it, each
+file with it."""
 NEVER_PASSING = (
     ArithmeticError,
     AssertionError,
@@ -57,9 +61,13 @@ class Remote:
     @property
     def _fs(self) -> Any:
         """The filesystem of this thread: those that hold a connection, as sftp:// does, are not to be shared."""
-        if not hasattr(self._own, "fs"):
-            self._own.fs, _ = opened(self.url, skip_instance_cache=True)
-        return self._own.fs
+        own, now = self._own, time.monotonic()
+        if self.kind in LOGIN and now - getattr(own, "used", now) > IDLE_S:
+            vars(own).pop("fs", None)
+        own.used = now
+        if not hasattr(own, "fs"):
+            own.fs, _ = opened(self.url, skip_instance_cache=True)
+        return own.fs
 
     @contextmanager
     def _told(self, name: str, what: str) -> Iterator[None]:

@@ -30,6 +30,7 @@ from synthpref.core.errors import RecipeError, RemoteError
 from synthpref.core.source import Source
 from synthpref.core.types import Row
 from synthpref.io import read
+from synthpref.io import remote as remotes
 from synthpref.io.remote import Remote, stamp, told
 
 RECORDS = [{"prompt": f"Question {i}?", "tag": "x"} for i in range(3)]
@@ -276,6 +277,18 @@ def test_a_connection_that_broke_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="Socket is closed") as error:
         remote.read("a")
     assert error.value.passing
+    assert list(remote.files()) == ["a"]
+
+
+def test_a_connection_that_was_idle_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    monkeypatch.setattr(remotes, "LOGIN", {"alone"})
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    before = remote._fs
+    assert remote._fs is before
+    before.broken = True
+    monkeypatch.setattr(remotes, "IDLE_S", -1.0)
     assert list(remote.files()) == ["a"]
 
 

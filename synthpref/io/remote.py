@@ -100,7 +100,7 @@ class Remote:
             return None
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write the file where none is; False where one is. At once, in stores that can (S3, GCS, local disks)."""
+        """Write the file where none is; False where one is. At once, in stores that can (S3, GCS, Azure)."""
         path = self._path(name)
         with self._told(name, "cannot be written"):
             self._folder_of(path)

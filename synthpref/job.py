@@ -147,6 +147,8 @@ def _run(
         adopt(recipe, folder)
         # Until the run is finished again, what lies beside the journal is of an earlier start.
         (folder / "summary.json").unlink(missing_ok=True)
+        if mirror:
+            mirror.unfinished()
         progress = Progress(expected=expected)
         try:
             books, stop, stages, models = asyncio.run(
@@ -344,7 +346,8 @@ def export_run(
     """Write a finished run in another format, by default into its dataset-FORMAT/; (where, how many records)."""
     name = f"dataset-{exporter.format}"
     needed = ("summary.json", "recipe.yaml", "rows.parquet", "agreement.json", "report.md")
-    with looked_at(run, *needed, changing=out is None) as folder:
+    other = f"{name}/data/train.{'parquet' if jsonl else 'jsonl'}"
+    with looked_at(run, *needed, changing=out is None, gone=other) as folder:
         summary = finished(folder)
         text = (folder / "recipe.yaml").read_text(encoding="utf-8")
         going = rows.read_rows(folder / "rows.parquet")

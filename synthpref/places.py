@@ -8,9 +8,10 @@ another one.
 from __future__ import annotations
 
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,15 +68,17 @@ def place(out: Path | str, work: Path | None = None) -> Place:
 
 
 @contextmanager
-def looked_at(run: Path | str, *names: str, changing: bool = False) -> Iterator[Path]:
+def looked_at(run: Path | str, *names: str, changing: bool = False, gone: str = "") -> Iterator[Path]:
     """A folder in which the files of a run are that fit one of `names`; what is changed in it goes to the run, if
-    `changing`. Raises RemoteError."""
+    `changing`, and the file `gone` leaves it. Raises RemoteError."""
     if not is_url(str(run)):
         yield Path(run)
         return
     copy = _copy(str(run))
-    with FileLock(copy.folder / "copy.lock"):
-        copy.bring(lambda name: any(fnmatchcase(name, pattern) for pattern in names), ours=False)
+    with ExitStack() as stack:
+        with _written(copy.folder):
+            stack.enter_context(FileLock(copy.folder / "copy.lock"))
+            copy.bring(lambda name: any(fnmatchcase(name, pattern) for pattern in names), ours=False)
         try:
             yield copy.folder
         except SynthprefError as error:
@@ -85,6 +88,8 @@ def looked_at(run: Path | str, *names: str, changing: bool = False) -> Iterator[
             for name in copy.changed():
                 if name not in copy.absorb:
                     copy.send(name)
+            if gone:
+                copy.store.remove(gone)
 
 
 def status(run: Path | str) -> Sequence[str]:
@@ -108,8 +113,18 @@ def _copy(url: str) -> Copy:
 
     remote = Remote(url)
     folder = _home(remote.url, "seen")
-    folder.mkdir(parents=True, exist_ok=True)
+    with _written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return Copy(remote, folder, {})
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        fix = "make room there, or name another folder with SYNTHPREF_WORK"
+        raise RemoteError(f"{folder}: {error}; {fix}") from error
 
 
 def _home(url: str, kind: str, work: Path | None = None) -> Path:

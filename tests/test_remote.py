@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ import store as stores
 from batch_server import batching
 from store import Store
 from synthpref import cli, job, places
-from synthpref.core.errors import JournalError, RemoteError
+from synthpref.core.errors import JournalError, RecipeError, RemoteError
+from synthpref.engine import copies
 from synthpref.engine.lease import Pace
 from test_interrupts import until
 from wire import Server, serving
@@ -394,6 +396,28 @@ def test_a_run_is_looked_at_where_it_is(here: Here, capsys: pytest.CaptureFixtur
     assert fetched == [], "what has not changed is not fetched again"
 
 
+def test_an_export_that_takes_the_place_of_another_leaves_nothing_of_it(
+    here: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.run("one")
+    for work, *options in (("two", "--jsonl"), ("three",)):
+        here.on(work)
+        with pytest.raises(SystemExit):
+            cli.main(["export", URL, "--format", "sft", *options])
+    found = [name for name in here.store.objects if name.startswith("run/dataset-sft/data/")]
+    assert found == ["run/dataset-sft/data/train.parquet"], "a loader would read both"
+
+
+def test_a_run_that_another_recipe_may_not_go_on_with_stays_finished(here: Here) -> None:
+    here.run("one")
+    before = dict(here.store.objects)
+    path = here.folder / "recipe.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("name: rough", "name: other"), encoding="utf-8")
+    with pytest.raises(RecipeError, match="was made by another recipe"):
+        here.run("two")
+    assert here.store.objects == before
+
+
 def test_what_is_gone_there_is_gone_in_the_copy(here: Here) -> None:
     here.run()
     assert "finished" in places.status(URL)[0]
@@ -442,6 +466,22 @@ def test_without_credentials(here: Here, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     with pytest.raises(RemoteError, match="set credentials that may, as s3:// takes them \\(AWS_PROFILE"):
         here.run()
+
+
+def test_a_disk_that_takes_nothing_more_is_said(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.run("one")
+    (here.folder / "file").touch()
+    here.on("file")
+    with pytest.raises(RemoteError, match=r"file/seen.*name another folder with SYNTHPREF_WORK"):
+        places.status(URL)
+
+    def full(*args: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    # A snapshot takes as much room again.
+    monkeypatch.setattr(copies, "snapshot", full)
+    with pytest.raises(JournalError, match=r"two/runs.*disk is full; make room"):
+        here.run("two")
 
 
 def test_a_local_run_does_not_load_what_a_remote_one_needs(tmp_path: Path) -> None:

@@ -75,8 +75,10 @@ class Copy:
             self.known.files = {n: s for n, s in self.known.files.items() if n not in calls}
         is_new = not journal.exists()
         for name in [name for name in self.known.files if wanted(name) and name not in there]:
-            del self.known.files[name]
-            if not ours:
+            before = self.known.files.pop(name)[0]
+            # Of a run that is gone as a whole, what is here is all that there is.
+            removed = JOURNAL in there and name not in self.absorb and before == self.stamp(name)
+            if not ours or removed:
                 (self.folder / name).unlink(missing_ok=True)
         for name in sorted(there, key=lambda name: (name != JOURNAL, name)):
             if not _is_here_only(name) and self.known.files.get(name, ["", ""])[1] != there[name]:
@@ -115,6 +117,9 @@ class Copy:
                 log_file.write(text)
             part.unlink()
         else:
+            for ending in ("-wal", "-shm"):
+                # Left by who was killed; SQLite would take it for a part of the new file.
+                (self.folder / f"{name}{ending}").unlink(missing_ok=True)
             self.store.fetch(name, file)
             if name == JOURNAL:
                 mend(file)

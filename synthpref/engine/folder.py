@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,9 +65,10 @@ def held(folder: Path) -> Iterator[None]:
     try:
         note.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
-    except OSError as error:
+    except (OSError, sqlite3.OperationalError) as error:
         fix = "make room or mend the folder, then run the same command again"
-        raise JournalError(f"{folder}: {error.strerror or error} ({error.filename}); {fix}") from error
+        why = f"{error.strerror or error} ({error.filename})" if isinstance(error, OSError) else error
+        raise JournalError(f"{folder}: {why}; {fix}") from error
     finally:
         note.unlink(missing_ok=True)
         lock.release()

@@ -58,7 +58,8 @@ def holder(files: Files) -> dict[str, Any] | None:
         found = json.loads(body) if body else None
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"holder": "somebody"} if body else None
+    # An empty one is left by who died, or ran out of disk, between making the file and writing it.
+    return found if isinstance(found, dict) else {"holder": "somebody"} if body is not None else None
 
 
 class Lease:
@@ -78,6 +79,8 @@ class Lease:
         self._on_lost: Callable[[str], None] = lambda why: None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        """Held by who renews. Where files do not appear whole, two at once take each other's away."""
         self._count = 0
 
     def take(self, say: Callable[[str], None]) -> None:
@@ -102,8 +105,7 @@ class Lease:
 
     def check(self) -> None:
         """Look now. Raises RemoteError."""
-        if not self.lost:
-            self._renew()
+        self._renew()
 
     def release(self) -> None:
         """Give it back. Raises RemoteError."""
@@ -138,14 +140,17 @@ class Lease:
                 return
 
     def _renew(self) -> None:
-        found = holder(self.files)
-        if found and found.get("token") != self.token:
-            self.lost = f"{found.get('holder')} took over {self.files.url}"
-        elif found:
-            self.files.write(LEASE, self._body())
-        else:
-            # Who took it over while this machine slept may have ended already.
-            self.lost = f"another run took over {self.files.url}, and has ended"
+        with self._turn:
+            if self.lost:
+                return
+            found = holder(self.files)
+            if found and found.get("token") != self.token:
+                self.lost = f"{found.get('holder')} took over {self.files.url}"
+            elif found:
+                self.files.write(LEASE, self._body())
+            else:
+                # Who took it over while this machine slept may have ended already.
+                self.lost = f"another run took over {self.files.url}, and has ended"
 
     def _mine(self) -> bool:
         return (holder(self.files) or {}).get("token") == self.token

@@ -69,12 +69,9 @@ class Mirror(Copy):
         """Hold the run at the URL, and bring what is there; at the end upload what came of it. The folder here has to
         be locked. Raises RemoteError, and JournalError where another run is alive there."""
         self.lease.take(self.say)
-        self.save()
         try:
+            self.save()
             self._patiently(lambda: self.bring(lambda name: True, ours=True))
-            # Until the run is finished again, what is said there is of an earlier start.
-            self._patiently(lambda: self.store.remove(SUMMARY))
-            self.known.files.pop(SUMMARY, None)
             try:
                 yield
             except SynthprefError:
@@ -89,6 +86,11 @@ class Mirror(Copy):
             self._pause()
             with suppress(RemoteError):
                 self.lease.release()
+
+    def unfinished(self) -> None:
+        """Until the run is finished again, what is said there is of an earlier start. Raises RemoteError."""
+        self._patiently(lambda: self.store.remove(SUMMARY))
+        self.known.files.pop(SUMMARY, None)
 
     def start(self, stop: Callable[[str], None], told: Callable[[], str], *, shards: bool = False) -> None:
         """Upload from now on. `stop` is called when that fails for good, or another run took over; `told` says how far

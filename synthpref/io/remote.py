@@ -11,6 +11,8 @@ import hashlib
 import os
 import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -24,9 +26,12 @@ WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"
 """Kinds of store in which a file appears whole or not at all. Elsewhere it is written under another name first."""
 VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "sha256")
 """What a store calls the hash, or the version, of what a file holds."""
-TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "modify", "updated", "created")
 LOGIN = frozenset({"ftp", "ftps", "sftp", "ssh", "smb", "http", "https", "webdav"})
 """Kinds whose addresses may hold a name and a password."""
+IDLE_S = 60.0
+"""A connection that was not used for so long is made anew: it may be gone without a word, or, as ftp:// tells it, each
+file with it."""
 NEVER_PASSING = (
     ArithmeticError,
     AssertionError,
@@ -36,6 +41,8 @@ NEVER_PASSING = (
     TypeError,
     ValueError,
 )
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What a disk says that takes nothing more."""
 UNKNOWN = (ValueError, TypeError, NotImplementedError)
 """How a filesystem says that it cannot make a file only where none is."""
 
@@ -46,21 +53,46 @@ class Remote:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.kind = urlsplit(url).scheme
-        self._fs, root = opened(self.url)
+        self._own = threading.local()
+        # Not one that fsspec keeps, whose connection may be broken.
+        self._own.fs, root = opened(self.url, skip_instance_cache=True)
         self._root = root.rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        """The filesystem of this thread: those that hold a connection, as sftp:// does, are not to be shared."""
+        own, now = self._own, time.monotonic()
+        if self.kind in LOGIN and now - getattr(own, "used", now) > IDLE_S:
+            vars(own).pop("fs", None)
+        own.used = now
+        if not hasattr(own, "fs"):
+            own.fs, _ = opened(self.url, skip_instance_cache=True)
+        return own.fs
+
+    @contextmanager
+    def _told(self, name: str, what: str) -> Iterator[None]:
+        try:
+            with told(self._at(name), what):
+                yield
+        except RemoteError:
+            # A broken connection is not made again by who holds it.
+            vars(self._own).pop("fs", None)
+            raise
 
     def files(self) -> dict[str, str]:
         """What is there: name -> stamp, which changes when the file does."""
-        with told(self.url, "cannot be listed"):
+        with self._told("", "cannot be listed"):
             self._fs.invalidate_cache()
+            # What cannot be listed would else be taken for empty.
+            options = {} if self.kind in WHOLE else {"on_error": "raise"}
             with suppress(FileNotFoundError):
-                found = self._fs.find(self._root, detail=True)
+                found = self._fs.find(self._root, detail=True, **options)
                 return {path[len(self._root) :].lstrip("/"): stamp(info) for path, info in found.items()}
             return {}
 
     def read(self, name: str) -> bytes | None:
         """What the file holds; None where there is none."""
-        with told(self._at(name), "cannot be read"):
+        with self._told(name, "cannot be read"):
             self._fs.invalidate_cache()
             with suppress(FileNotFoundError):
                 found: bytes = self._fs.cat_file(self._path(name))
@@ -68,10 +100,14 @@ class Remote:
             return None
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write the file where none is; False where one is. At once, in stores that can (S3, GCS, local disks)."""
+        """Write the file where none is; False where one is. At once, in stores that can (S3, GCS, Azure)."""
         path = self._path(name)
-        with told(self._at(name), "cannot be written"):
+        with self._told(name, "cannot be written"):
             self._folder_of(path)
+            # Some stores that speak S3 do not heed the condition.
+            self._fs.invalidate_cache()
+            if self._fs.exists(path):
+                return False
             try:
                 self._fs.pipe_file(path, content, mode="create")
             except FileExistsError:
@@ -86,12 +122,12 @@ class Remote:
             return True
 
     def write(self, name: str, content: bytes) -> None:
-        with told(self._at(name), "cannot be written"), self._whole(name) as path:
+        with self._told(name, "cannot be written"), self._whole(name) as path:
             self._fs.pipe_file(path, content)
 
     def put(self, file: Path, name: str) -> str:
         """Upload a file; its stamp there."""
-        with told(self._at(name), "cannot be written"):
+        with self._told(name, "cannot be written"):
             with self._whole(name) as path:
                 self._fs.put_file(str(file), path)
             self._fs.invalidate_cache()
@@ -99,22 +135,23 @@ class Remote:
 
     def fetch(self, name: str, file: Path) -> None:
         """Download a file, which appears whole or not at all."""
-        with told(self._at(name), "cannot be read"):
+        with self._told(name, "cannot be read"):
             fetched(self._fs, self._path(name), file)
 
     def remove(self, name: str) -> None:
         path = self._path(name)
-        with told(self._at(name), "cannot be removed"):
+        with self._told(name, "cannot be removed"):
             try:
                 self._fs.rm_file(path)
-            except Exception:
-                # Each store says in its own way that there is none.
+            except Exception as error:
+                # Each store says in its own way that there is none. `exists` says so also of what cannot be reached.
                 self._fs.invalidate_cache()
-                if self._fs.exists(path):
-                    raise
+                with suppress(FileNotFoundError):
+                    self._fs.info(path)
+                    raise error
 
     def _at(self, name: str) -> str:
-        return f"{self.url}/{name}"
+        return f"{self.url}/{name}".rstrip("/")
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -135,7 +172,7 @@ class Remote:
         self._fs.mv(f"{path}.part", path)
 
 
-def opened(url: str) -> tuple[Any, str]:
+def opened(url: str, **options: Any) -> tuple[Any, str]:
     """(filesystem, path in it). Raises RemoteError, also where the filesystem's package is missing."""
     import fsspec
     from fsspec.registry import known_implementations
@@ -147,7 +184,7 @@ def opened(url: str) -> tuple[Any, str]:
             f"{kind}://…: a password in an address shows in logs and in lists of processes; {fix}"
         )
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError:
         known = known_implementations.get(kind, {})
         package = known.get("class", kind).split(".")[0]
@@ -157,7 +194,10 @@ def opened(url: str) -> tuple[Any, str]:
         raise RemoteError(f"{url}: {kind}:// needs a package that is not installed; {fix}") from None
     except Exception as error:
         fix = "is the address right? https://filesystem-spec.readthedocs.io lists the kinds that there are"
-        raise RemoteError(f"{url}: cannot be opened ({_first_line(error)}); {fix}") from error
+        passing = not isinstance(error, NEVER_PASSING)
+        raise RemoteError(
+            f"{url}: cannot be opened ({_first_line(error)}); {fix}", passing=passing
+        ) from error
     return fs, path
 
 
@@ -199,6 +239,9 @@ def told(url: str, what: str) -> Iterator[None]:
         # Whose packages raise what else for want of a key is known by name only: they need not be installed.
         if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
             fix = f"set credentials that may, as {urlsplit(url).scheme}:// takes them{_for_example(url)}"
+            raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}") from error
+        if getattr(error, "errno", None) in FULL:
+            fix = f"make room there, or in {cache_folder()}, and run the same command again"
             raise RemoteError(f"{url}: {what} ({_first_line(error)}); {fix}") from error
         # Of what is neither refused nor wrong in itself, the network may be the cause.
         passing = not isinstance(error, NEVER_PASSING) and getattr(error, "errno", None) != errno.EINVAL
@@ -271,7 +314,8 @@ def _of_name(fs: Any, path: str) -> dict[str, Any]:
 def _copy(fs: Any, path: str, info: Mapping[str, Any]) -> Path:
     home = cache_folder() / "sources" / digest(str(fs.unstrip_protocol(path)))
     file = home / digest(stamp(info)) / PurePosixPath(path).name
-    if not file.exists():
+    # Where the store tells neither a version nor a time, nobody knows whether the copy is still the same.
+    if not file.exists() or not any(info.get(name) for name in (*VERSIONS, *TIMES)):
         fetched(fs, path, file)
         for other in home.iterdir():
             if other != file.parent:

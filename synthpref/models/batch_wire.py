@@ -166,8 +166,9 @@ class Provider:
                     return _state(batch)
             if not listed or not page.get("has_more"):
                 return None
-            if float(listed[-1].get("created_at") or made) < made - EARLIER_S:
-                return None
+            with suppress(*wire.UNREADABLE):  # a time of another form says nothing
+                if float(listed[-1]["created_at"]) < made - EARLIER_S:
+                    return None
             after = f"&after={listed[-1]['id']}"
         return None
 
@@ -243,19 +244,30 @@ def _of(answer: Any, key: str) -> Any:
     try:
         return answer[key]
     except wire.UNREADABLE as error:
-        shown = repr(answer)[: wire.SHOWN]
-        raise BackendError("transient", f"the answer has an unknown shape (no {key!r}): {shown}") from error
+        raise _odd(answer, f"no {key!r}") from error
 
 
 def _state(answer: Any) -> State:
     id, status = str(_of(answer, "id")), str(_of(answer, "status"))
-    counts = answer.get("request_counts") or {}
-    errors = (answer.get("errors") or {}).get("data") or ()
-    return State(
-        id,
-        status,
-        answer.get("output_file_id"),
-        answer.get("error_file_id"),
-        int(counts.get("completed") or 0),
-        tuple(errors),
-    )
+    try:
+        counts = answer.get("request_counts") or {}
+        errors = answer.get("errors") or ()
+        if isinstance(errors, Mapping):
+            errors = errors.get("data") or ()
+        # Not all providers have OpenAI's way of saying why.
+        listed = [errors] if isinstance(errors, str) else errors
+        return State(
+            id,
+            status,
+            answer.get("output_file_id"),
+            answer.get("error_file_id"),
+            int(counts.get("completed") or 0),
+            tuple(error if isinstance(error, Mapping) else {"message": str(error)} for error in listed),
+        )
+    except wire.UNREADABLE as error:
+        raise _odd(answer, str(error)) from error
+
+
+def _odd(answer: Any, why: str) -> BackendError:
+    shown = repr(answer)[: wire.SHOWN]
+    return BackendError("transient", f"the answer has an unknown shape ({why}): {shown}")

@@ -4,11 +4,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from synthpref.core.errors import JournalError, RemoteError
 from synthpref.engine.lease import LEASE, Lease, holder
+from synthpref.io.remote import Remote
 
 
 class Place:
@@ -88,9 +90,10 @@ def test_one_of_this_folder_is_dead_because_the_folder_is_locked() -> None:
         assert said == []
 
 
-def test_one_that_cannot_be_read_is_watched_too() -> None:
+@pytest.mark.parametrize("body", [b"not JSON", b""])
+def test_one_that_cannot_be_read_is_watched_too(body: bytes) -> None:
     place, said = Place(), list[str]()
-    place.content[LEASE] = b"not JSON"
+    place.content[LEASE] = body
     lease = Lease(place, "here", 0.01)
     lease.take(said.append)
     assert "somebody ran there" in said[0]
@@ -143,6 +146,17 @@ def test_it_survives_that_nothing_can_be_reached_for_a_while() -> None:
         place.written.clear()
         assert place.written.wait(10)
         assert lease.lost == ""
+
+
+def test_it_is_looked_at_while_it_is_renewed(tmp_path: Path) -> None:
+    """On a disk a file is written beside its place and moved there."""
+    place = Remote(f"file://{tmp_path}/run")
+    lease = Lease(place, "here", 0.0001)
+    lease.take(lambda text: None)
+    for _ in range(500):
+        lease.check()
+    assert lease.lost == ""
+    lease.release()
 
 
 def test_one_that_is_gone_is_lost() -> None:

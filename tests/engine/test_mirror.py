@@ -172,6 +172,54 @@ def test_what_both_sides_have_is_brought_together(there: Remote, tmp_path: Path)
     assert segments(there) == []
 
 
+def test_what_was_removed_there_does_not_come_back(there: Remote, tmp_path: Path) -> None:
+    """Such as an export that another one, of another kind, took the place of."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    journal(folder / JOURNAL, "a")
+    for name in ("as it was", "changed since"):
+        (folder / name).write_text("first")
+    with mirror(there, folder).kept():
+        pass
+    (folder / "changed since").write_text("second")
+    there.remove("as it was")
+    there.remove("changed since")
+    with mirror(there, folder).kept():
+        pass
+    assert sorted(there.files()) == ["changed since", JOURNAL]
+    for name in there.files():
+        there.remove(name)
+    with mirror(there, folder).kept():
+        pass
+    assert sorted(there.files()) == ["changed since", JOURNAL], (
+        "of all that is gone there, this is what is left"
+    )
+
+
+def test_a_copy_takes_nothing_of_the_journal_that_it_had(there: Remote, tmp_path: Path) -> None:
+    here, copied = tmp_path / "here", tmp_path / "copied"
+    here.mkdir()
+    journal(here / JOURNAL, "a")
+    with mirror(there, here).kept():
+        pass
+    copied.mkdir()
+    Copy(there, copied, {}).bring(lambda name: True, ours=False)
+    with closing(sqlite3.connect(copied / JOURNAL)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("ATTACH ? AS piece", (str(journal(tmp_path / "piece", "c")),))
+        db.execute("INSERT INTO main.calls SELECT * FROM piece.calls")
+        db.commit()
+        # As it is beside the copy of who was killed while it brought a segment.
+        left = (copied / f"{JOURNAL}-wal").read_bytes()
+    (copied / f"{JOURNAL}-wal").write_bytes(left)
+    journal(here / JOURNAL, *"bcdefgh")
+    with mirror(there, here).kept():
+        pass
+    Copy(there, copied, {}).bring(lambda name: True, ours=False)
+    assert sorted(held(copied / JOURNAL)[0]) == [*"abcdefgh"]
+    assert not list(copied.glob("*damaged*"))
+
+
 def test_the_log_goes_on_where_the_other_machine_left_it(there: Remote, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -230,6 +278,15 @@ def test_what_ends_a_run_is_told_though_its_journal_cannot_be_read(there: Remote
     with pytest.raises(JournalDamaged, match="a page is gone"), mine.kept():
         raise JournalDamaged("a page is gone")
     assert there.files() == {}, "the lease was given back"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_run_that_cannot_begin_for_want_of_room_gives_the_lease_back(there: Remote, tmp_path: Path) -> None:
+    mine = mirror(there, tmp_path / "here")
+    (tmp_path / "here" / "mirror.json.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"), mine.kept():
+        pass
+    assert there.files() == {}
 
 
 def test_a_folder_that_was_copied_to_another_machine_is_not_taken_for_a_dead_one(

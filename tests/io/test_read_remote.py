@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
+from fsspec.implementations.local import LocalFileSystem
 from s3fs import S3FileSystem
 
 import hub as hubs
 import store as stores
+from served import served
 from store import Store
 from synthpref.core.errors import RecipeError, RemoteError
 from synthpref.core.source import Source
 from synthpref.core.types import Row
 from synthpref.io import read
-from synthpref.io.remote import Remote, stamp
+from synthpref.io import remote as remotes
+from synthpref.io.remote import Remote, stamp, told
 
 RECORDS = [{"prompt": f"Question {i}?", "tag": "x"} for i in range(3)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
@@ -97,6 +105,26 @@ def test_a_file_is_fetched_once_and_again_when_it_has_changed(store: Store, tmp_
     store._keep("data/a.jsonl", LINES.replace(b"Question", b"Matter  "))
     assert prompts(path="s3://bucket/data/a.jsonl")[0] == "Matter   0?"
     assert len(list((tmp_path / "cache").rglob("a.jsonl"))) == 1, "the old copy is gone"
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_a_server_that_tells_no_version_is_not_taken_to_have_the_same_file_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_time: bool
+) -> None:
+    content = ["first"]
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = {"Last-Modified": f"Thu, 01 Jan 2026 00:00:0{len(content)} GMT"} if has_time else {}
+        return web.json_response({"prompt": content[-1]}, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/a.jsonl", answer)
+    monkeypatch.setenv("SYNTHPREF_WORK", str(tmp_path))
+    with served(app) as port:
+        url = f"http://127.0.0.1:{port}/a.jsonl"
+        assert prompts(path=url) == ["first"]
+        content.append("other")
+        assert prompts(path=url) == ["other"]
 
 
 def test_a_mistake_in_a_file_is_told_by_its_address(store: Store) -> None:
@@ -189,6 +217,102 @@ def test_a_folder_at_a_url(store: Store, tmp_path: Path, url: str) -> None:
     assert sorted(remote.files()) == ["deep/a"]
 
 
+def test_a_file_is_not_made_twice_in_a_store_that_heeds_no_condition(store: Store) -> None:
+    store.heeds_conditions = False
+    assert Remote("s3://bucket/folder").create("a", b"1")
+    assert not Remote("s3://bucket/folder").create("a", b"2")
+    assert store.objects["folder/a"] == b"1"
+
+
+class Alone(LocalFileSystem):
+    """A filesystem with a connection, which takes one request at a time."""
+
+    protocol = "alone"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+        self.broken = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("alone://")
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        assert threading.get_ident() == self.thread
+        if self.broken:
+            raise OSError("Socket is closed")
+        return super().info(path, **kwargs)
+
+    def rm_file(self, path: str) -> None:
+        self.info(path)
+        super().rm_file(path)
+
+    def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self.broken:
+            raise OSError("Socket is closed")
+        return super().ls(path, *args, **kwargs)
+
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self.broken:
+            raise OSError("Socket is closed")
+        return super()._open(path, *args, **kwargs)
+
+
+def test_each_thread_has_a_connection_of_its_own(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    assert remote.create("a", b"1")
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(remote.create, "a", b"2").result()
+        assert list(pool.submit(remote.files).result()) == ["a"]
+    assert list(remote.files()) == ["a"]
+
+
+def test_a_connection_that_broke_is_made_again(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    remote._fs.broken = True
+    with pytest.raises(RemoteError, match="Socket is closed") as error:
+        remote.read("a")
+    assert error.value.passing
+    assert list(remote.files()) == ["a"]
+
+
+def test_a_connection_that_was_idle_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    monkeypatch.setattr(remotes, "LOGIN", {"alone"})
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    before = remote._fs
+    assert remote._fs is before
+    before.broken = True
+    monkeypatch.setattr(remotes, "IDLE_S", -1.0)
+    assert list(remote.files()) == ["a"]
+
+
+def test_what_cannot_be_listed_is_not_empty(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    remote._fs.broken = True
+    with pytest.raises(RemoteError, match="cannot be listed"):
+        remote.files()
+
+
+def test_what_cannot_be_removed_is_not_gone(tmp_path: Path) -> None:
+    fsspec.register_implementation("alone", Alone, clobber=True)
+    remote = Remote(f"alone://{tmp_path}/run")
+    remote.write("a", b"1")
+    remote._fs.broken = True
+    with pytest.raises(RemoteError, match="cannot be removed"):
+        remote.remove("a")
+    remote.remove("a")
+    remote.remove("a")
+    assert remote.files() == {}
+
+
 def test_a_large_file_goes_in_parts_and_appears_whole(store: Store, tmp_path: Path) -> None:
     content = os.urandom(1024) * (120 * 1024)
     (tmp_path / "large").write_bytes(content)
@@ -213,14 +337,22 @@ def test_where_files_do_not_appear_whole_they_are_written_beside_first(tmp_path:
         (tmp_path / "there" / "a.part").write_bytes(b"ne")
         raise Cut
 
-    remote._fs = type(remote._fs)(skip_instance_cache=True)
+    remote._own.fs = type(remote._fs)(skip_instance_cache=True)
     remote._fs.put_file = cut
     with pytest.raises(RemoteError, match="Cut"):
         remote.put(tmp_path / "file", "a")
     assert remote.read("a") == b"old"
 
 
+def test_a_disk_that_is_full_is_no_matter_of_the_network() -> None:
+    full = pytest.raises(RemoteError, match=r"No space left.*make room there, or in")
+    with full as error, told("s3://bucket/a", "cannot be read"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not error.value.passing
+
+
 def test_a_stamp_changes_with_the_content() -> None:
     assert stamp({"size": 3, "ETag": '"x"', "LastModified": 1}) == '"x"'
     assert stamp({"size": 3, "mtime": 1.5}) != stamp({"size": 3, "mtime": 1.6})
     assert stamp({"size": 3, "created": 1}) != stamp({"size": 4, "created": 1})
+    assert stamp({"size": 3, "modify": "20260101000000"}) != stamp({"size": 3, "modify": "20260101000001"})

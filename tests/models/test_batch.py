@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from batch_server import BatchServer, batching
+from batch_server import BatchServer, Made, batching
 from synthpref.core.errors import BackendError, JournalError
 from synthpref.core.seam import Completion, Price, Request
 from synthpref.core.types import Usage
@@ -222,6 +223,40 @@ def test_a_batch_that_is_refused_as_a_whole(server: BatchServer, name: str) -> N
         assert isinstance(found, BackendError)
         assert found.kind == kind
     assert len(server.made) == 1
+
+
+@pytest.mark.parametrize(
+    "odd", [{"request_counts": ["x"]}, {"request_counts": {"completed": "two"}}, {"errors": 7}]
+)
+def test_a_status_of_another_shape_costs_no_row(
+    server: BatchServer, monkeypatch: pytest.MonkeyPatch, odd: dict[str, Any]
+) -> None:
+    told, looks = Made.told, itertools.count()
+    monkeypatch.setattr(Made, "told", lambda made: told(made) | (odd if next(looks) == 1 else {}))
+    assert [type(found) for found in ask(spec(server), [asks("a"), asks("b")])] == [list, list]
+
+
+@pytest.mark.parametrize("errors", ["no such model", ["no such model"], {"data": ["no such model"]}])
+def test_a_refusal_is_told_in_whatever_way_the_provider_has(
+    server: BatchServer, monkeypatch: pytest.MonkeyPatch, errors: Any
+) -> None:
+    server.fails = True
+    told = Made.told
+    monkeypatch.setattr(Made, "told", lambda made: told(made) | {"errors": errors})
+    for found in ask(spec(server), [asks("a"), asks("b")]):
+        assert isinstance(found, BackendError)
+        assert "no such model" in str(found)
+
+
+def test_a_batch_is_looked_for_in_a_list_whose_times_are_texts(
+    server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Made.told
+    monkeypatch.setattr(Made, "told", lambda made: told(made) | {"created_at": "2026-01-01T00:00:00Z"})
+    server.trouble = lambda step, at: "500" if (step, at) == ("create", 3) else None
+    for number in range(4):
+        assert isinstance(ask(spec(server), [asks(str(number))])[0], list)
+    assert server.steps["list"] > 1
 
 
 @pytest.mark.parametrize("step", ["upload", "create"])

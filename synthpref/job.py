@@ -133,7 +133,7 @@ def _run(
 ) -> Result:
     where = out if isinstance(out, Place) else place(out)
     folder, mirror = where.folder, where.mirror
-    made(folder)
+    made(folder, "--work" if mirror else "--out")
     kept = mirror.kept() if mirror else nullcontext()
     with (
         held(folder),

@@ -418,6 +418,13 @@ def test_a_run_that_another_recipe_may_not_go_on_with_stays_finished(here: Here)
     assert here.store.objects == before
 
 
+def test_a_work_folder_that_cannot_be_made_is_called_by_its_option(here: Here) -> None:
+    (here.folder / "one").write_text("a file")
+    with pytest.raises(JournalError, match=r"cannot be made .*; name another with --work"):
+        here.run("one")
+    assert here.store.objects == {}
+
+
 def test_what_is_gone_there_is_gone_in_the_copy(here: Here) -> None:
     here.run()
     assert "finished" in places.status(URL)[0]

@@ -61,7 +61,7 @@ class Copy:
         self.store, self.folder = store, folder
         self.absorb = {JOURNAL: add_calls, **absorb}
         self.known = Known()
-        with suppress(FileNotFoundError, ValueError, TypeError):
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             self.known = Known(**json.loads((folder / STATE).read_text(encoding="utf-8")))
 
     def bring(self, wanted: Callable[[str], bool], *, ours: bool) -> None:

@@ -40,12 +40,14 @@ PROGRESS = "progress"
 """A file in there: how far all workers are."""
 
 
-def made(folder: Path) -> None:
-    """See that the folder is there. Raises JournalError."""
+def made(folder: Path, option: str = "--out") -> None:
+    """See that the folder is there; `option` names another. Raises JournalError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JournalError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from error
+        raise JournalError(
+            f"{folder}: cannot be made ({error.strerror}); name another with {option}"
+        ) from error
 
 
 @contextmanager

@@ -51,8 +51,8 @@ class RewardForm(BaseModel):
             raise ValueError(
                 "what differs between conversations belongs into item, and {items} into the request"
             )
-        if any((self.item is not None) != ("*" in path.split(".")) for path in paths):
-            raise ValueError('a "*" in each path of scores, the place of an item, goes with item')
+        if any((self.item is not None) != path.split(".").count("*") for path in paths):
+            raise ValueError('one "*" in each path of scores, the place of an item, goes with item')
         return self
 
     def check(self, serves: str) -> None:

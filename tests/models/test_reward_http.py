@@ -414,6 +414,7 @@ def test_a_run_over_a_service_that_fails_now_and_then_invents_nothing(tmp_path: 
         ({"reward_form": {**SINGLE, "batch": 4}}, "a batch needs item"),
         ({"reward_form": {**MANY, "scores": "scores.0"}}, "in each path"),
         ({"reward_form": {**SINGLE, "scores": "a.*"}}, "in each path"),
+        ({"reward_form": {**MANY, "scores": "results.*.scores.*"}}, "one .* in each path"),
         ({"reward_form": {**MANY, "request": {"x": "{items}", "q": "{prompt}"}}}, "belongs into item"),
         ({"reward_form": {**MANY, "request": {"x": 1}}}, "goes with"),
         ({"mode": "batch"}, "asked live"),

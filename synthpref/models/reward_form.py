@@ -64,6 +64,8 @@ class RewardForm(BaseModel):
             raise ValueError('reward_form shows no response: put "{response}" or "{messages}" into it')
         if serves == "comparisons" and not {"a", "b"} <= named:
             raise ValueError('reward_form shows no two answers: put "{a}" and "{b}" into it')
+        if other := sorted(named & ({"a", "b"} if serves == "reward" else {"messages"})):
+            raise ValueError(f"reward_form: there is no {{{other[0]}}} where the role serves {serves}")
 
 
 def _names(template: Any) -> set[str]:

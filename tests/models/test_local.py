@@ -27,6 +27,7 @@ from synthpref.core.types import Message, Row
 from synthpref.models.local import Local, _load
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Waiting
+from synthpref.models.local_loaded import Loaded
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see `make local-test`")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -413,6 +414,66 @@ def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
     assert isinstance(made[3], BackendError)
     assert made[3].kind == "bad_request"
     assert "lower max_tokens" in str(made[3])
+
+
+# ---- what is no number
+
+
+BAD = "Z"
+"""A word at which the tiny model overflows, as some do in float16."""
+
+
+def overflowing(folder: str, at: str) -> Loaded:
+    """A tiny model that makes no numbers where it reads BAD ("in"), or an infinite logit for it ("out")."""
+    found = _load(Local(model=folder))
+    (token,) = found.tokenizer(BAD, add_special_tokens=False)["input_ids"]
+    if at == "in":
+        with torch.no_grad():
+            found.model.get_input_embeddings().weight[token] = math.nan
+    else:
+        word = torch.arange(found.vocabulary) == token
+        head = found.model.get_output_embeddings()
+        head.register_forward_hook(lambda _, given, made: made.masked_fill(word, math.inf))
+    return found
+
+
+def worked(found: Loaded, *requests: Request) -> list[Any]:
+    """What becomes of requests that are one batch."""
+    batches = Batches("tiny", lambda: found)
+    batches.load()
+
+    async def go() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        line = [
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, (0, i), loop.create_future(), loop)
+            for i, request in enumerate(requests)
+        ]
+        await asyncio.to_thread(batches.work, line)
+        return await asyncio.gather(*(one.future for one in line), return_exceptions=True)
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("how", [{}, {"prompt_logprobs": 0}, {"prompt_logprobs": 2}], ids=str)
+def test_a_prompt_at_which_a_model_overflows_costs_no_other_its_answer(
+    strong: Tiny, how: dict[str, Any]
+) -> None:
+    asked = [chat(text, **how) for text in ("Why?", f"{BAD}?", "How?")]
+    first, bad, last = worked(overflowing(strong.folder, "in"), *asked)
+    assert isinstance(bad, BackendError)
+    assert bad.kind == "bad_request"
+    assert "gave no numbers" in str(bad)
+    expected = ask_all(Local(model=strong.folder), asked[0], asked[2])
+    assert [first[0].text, last[0].text] == [group[0].text for group in expected]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"temperature": 0}, {"top_p": 0.9}, {"prompt_logprobs": 0, "max_tokens": 1}], ids=str
+)
+def test_an_infinite_logit_draws_no_token(strong: Tiny, how: dict[str, Any]) -> None:
+    (made,) = worked(overflowing(strong.folder, "out"), chat("Why?", **how))
+    assert isinstance(made, BackendError)
+    assert "gave no numbers" in str(made)
 
 
 # ---- scores

@@ -122,7 +122,9 @@ class Writer:
         self.loaded.hold(logits)
         if how.temperature == 0:
             return int(logits.argmax())
-        odds = (logits.double() / how.temperature).softmax(-1)
+        # MPS has no numbers of this width.
+        wide = (logits.cpu() if logits.is_mps else logits).double()
+        odds = (wide / how.temperature).softmax(-1)
         index = None
         if how.top_k or how.top_p < 1:
             size = min(how.top_k or NUCLEUS, len(odds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import subprocess
 import sys
 import threading
@@ -28,6 +29,8 @@ from synthpref.models.local import Local, _load
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Waiting
 from synthpref.models.local_loaded import Loaded
+from synthpref.models.local_text import sampling
+from synthpref.models.local_write import Writer
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see `make local-test`")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -140,6 +143,31 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(strong: Tiny, how: dict[
     assert set(seen) <= set(expected)
     for token, p in expected.items():
         assert abs(seen[token] / count - p) < 5 * math.sqrt(p * (1 - p) / count) + 1e-3
+
+
+class OnMps(torch.Tensor):  # type: ignore[misc]
+    """Logits on MPS, which refuses float64, as far as drawing a token asks of it."""
+
+    is_mps = True
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name == "double":
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        if name == "cpu":
+            with torch._C.DisableTorchFunctionSubclass():
+                return args[0].as_subclass(torch.Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_token_is_drawn_on_mps_too(strong: Tiny) -> None:
+    spec = Local(model=strong.folder)
+    writer = Writer(_load(spec), spec.model)
+    how = sampling(chat("Why?", top_p=0.9), None, {}, 10)
+    logits = torch.randn(384, generator=torch.Generator().manual_seed(0))
+    drawn = [writer._draw(given, how, random.Random(3)) for given in (logits, logits.as_subclass(OnMps))]
+    assert drawn[0] == drawn[1]
 
 
 def test_it_ends_at_a_stop_text_which_is_left_out(strong: Tiny) -> None:

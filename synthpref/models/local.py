@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, Request
+from synthpref.core.errors import BackendError, Problem
+from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, ModelSpec, Request
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Line
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import template_text
 from synthpref.models.reward_json import head_names
-from synthpref.models.turns import Placed, Turns
+from synthpref.models.turns import Placed, Turns, at_odds
 
 _importing = threading.Lock()
 INSTALL = 'backend: local needs torch and transformers: pip install "synthpref[local]"'
@@ -95,10 +95,19 @@ class Local(Placed):
     def slots(self) -> int:
         return self.batch * AHEAD
 
+    def weights(self) -> str:
+        """What roles share that name the same."""
+        return f"local {(self.model, self.revision, self.serves, self.device, self.dtype, self.trust_remote_code)}"
+
+    @staticmethod
+    def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
+        here = {role: spec for role, spec in roles.items() if isinstance(spec, Local)}
+        return at_odds({role: spec.weights() for role, spec in here.items()}, here)
+
     def open(self, shared: dict[str, Any]) -> Backend:
         if not installed():
             raise BackendError("unsupported", INSTALL)
-        name = f"local {(self.model, self.revision, self.serves, self.device, self.dtype, self.trust_remote_code)}"
+        name = self.weights()
         if name not in shared:
             batches = Batches(self.model, lambda: _load(self))
             shared[name] = Line(name, batches.load, batches.work, batches.drop)

@@ -254,3 +254,13 @@ def test_a_chat_template_that_is_not_there() -> None:
 def test_what_it_can_do() -> None:
     assert Local(serves="reward").able() == {"reward"}
     assert Local().able() == {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
+
+
+def test_roles_on_the_same_weights_are_in_one_place() -> None:
+    """Else the one that is always there would load them again beside the model whose turn it is."""
+    turn, always = Local(model="m", placement="in_turn"), Local(model="m")
+    (problem,) = Local.beside({"policy": turn, "judge": always, "other": Local(model="n")})
+    assert problem.path == "models.judge.placement"
+    assert "models.policy, whose placement is in_turn" in problem.message
+    assert Local.beside({"policy": turn, "judge": turn}) == []
+    assert Local.beside({"policy": turn, "grader": Local(model="m", serves="reward")}) == []

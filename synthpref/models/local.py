@@ -111,7 +111,7 @@ class Local(Placed):
         if name not in shared:
             batches = Batches(self.model, lambda: _load(self))
             shared[name] = Line(name, batches.load, batches.work, batches.drop)
-        door = _Door(self, shared[name].use(self.batch))
+        door = _Door(self, shared[name].use())
         return Turns.before(door, shared, name, [shared[name]]) if self.placement == "in_turn" else door
 
 
@@ -134,6 +134,7 @@ class _Door:
             kind=kind,
             length=sum(len(message["content"]) for message in request.messages),
             weight=request.n,
+            places=self.spec.batch,
             priority=request.priority,
         )
 

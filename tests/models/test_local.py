@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -312,6 +312,30 @@ def test_two_roles_on_one_model_share_it_and_it_goes_with_the_last(strong: Tiny)
     asyncio.run(go())
 
 
+def test_a_role_of_one_at_a_time_is_so_beside_another_on_the_same_model(
+    strong: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    work = Batches.work
+
+    def counted(self: Batches, batch: Sequence[Any]) -> None:
+        taken.extend(len(batch) for one in batch[:1] if one.kind == "reads")
+        work(self, batch)
+
+    monkeypatch.setattr(Batches, "work", counted)
+
+    async def go() -> None:
+        shared: dict[str, Any] = {}
+        policy, scorer = (Local(model=strong.folder, batch=batch).open(shared) for batch in (8, 1))
+        reads = [scorer.complete(chat(text, prompt_logprobs=0)) for text in QUESTIONS]
+        await asyncio.gather(policy.complete(chat("Why?", n=3)), *reads)
+        await policy.aclose()
+        await scorer.aclose()
+
+    asyncio.run(go())
+    assert taken == [1] * len(QUESTIONS)
+
+
 def test_what_nobody_waits_for_any_more_is_given_up(strong: Tiny) -> None:
     async def go() -> None:
         backend = Local(model=strong.folder, batch=1).open({})
@@ -429,7 +453,7 @@ def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
         batches.writer = small  # type: ignore[assignment]
         loop = asyncio.get_running_loop()
         line = [
-            Waiting(Task(request, None, None, {}), "chat", 1, 1, (0, i), loop.create_future(), loop)
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
             for i, request in enumerate(asked)
         ]
         await asyncio.to_thread(batches.work, line)
@@ -473,7 +497,7 @@ def worked(found: Loaded, *requests: Request) -> list[Any]:
     async def go() -> list[Any]:
         loop = asyncio.get_running_loop()
         line = [
-            Waiting(Task(request, None, None, {}), "chat", 1, 1, (0, i), loop.create_future(), loop)
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
             for i, request in enumerate(requests)
         ]
         await asyncio.to_thread(batches.work, line)

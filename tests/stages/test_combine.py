@@ -105,6 +105,15 @@ def test_standardised_over_the_run_each_score_has_the_same_say() -> None:
     assert np.allclose([r.values("combined") for r in made], expected)  # type: ignore[union-attr]
 
 
+def test_a_score_that_differs_by_rounding_alone_has_no_say() -> None:
+    rows = [scored("r", a=[1, 2], same=[0.3, 0.1 + 0.2]), scored("s", a=[3, 5], same=[0.3, 0.1 + 0.2])]
+    made = run_stage(Combine(weights={"a": -1, "same": 9}, standardise="run"), rows)  # type: ignore[arg-type]
+    for one in made:
+        assert isinstance(one, Row)
+        first, second = one.values("combined")
+        assert first > second  # type: ignore[operator]
+
+
 def test_constants_that_are_given_stand_for_those_of_the_run() -> None:
     constants = {"a": {"mean": 1, "sd": 2}, "b": {"mean": 0, "sd": 0.5}, "flat": {"mean": 4, "sd": 0}}
     fields: dict[str, Any] = {"weights": {"a": 1, "b": -3, "flat": 5}, "standardise": constants}

@@ -95,13 +95,18 @@ class Standardising(Stage):
 
 
 def measured(rows: Iterable[Row], names: Sequence[str]) -> dict[str, Constants]:
-    """Mean and standard deviation of each score over all responses that have it."""
+    """Mean and standard deviation of each score over all responses that have it. Raises ValueError where some are too
+    large for that."""
     moments = {name: Moments() for name in names}
     for row in rows:
         for name, seen in moments.items():
             for value in row.values(name):
                 if value is not None:
                     seen.add(value)
+    for name, seen in moments.items():
+        if not (math.isfinite(seen.mean) and math.isfinite(seen.spread)):
+            fix = "give standardise its mean and sd, or leave it out"
+            raise ValueError(f"score {name!r}: values are too large for a standard deviation; {fix}")
     return {name: Constants(mean=seen.mean, sd=seen.spread) for name, seen in moments.items()}
 
 

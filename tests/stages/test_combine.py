@@ -114,6 +114,15 @@ def test_a_score_that_differs_by_rounding_alone_has_no_say() -> None:
         assert first > second  # type: ignore[operator]
 
 
+def test_scores_too_large_for_a_standard_deviation_end_the_run_in_a_line() -> None:
+    rows = [scored("r", a=[1, 2], b=[math.exp(700), 3])]
+    with pytest.raises(
+        ValueError, match=r"^score 'b': .* too large .*; give standardise its mean and sd"
+    ) as caught:
+        run_stage(Combine(weights={"a": 1, "b": 1}, standardise="run"), rows)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
 def test_constants_that_are_given_stand_for_those_of_the_run() -> None:
     constants = {"a": {"mean": 1, "sd": 2}, "b": {"mean": 0, "sd": 0.5}, "flat": {"mean": 4, "sd": 0}}
     fields: dict[str, Any] = {"weights": {"a": 1, "b": -3, "flat": 5}, "standardise": constants}

@@ -156,8 +156,15 @@ def _load(spec: Local) -> Loaded:
         device = torch.device(_device(torch) if spec.device == "auto" else spec.device)
         dtype = "float32" if spec.dtype == "auto" and device.type == "cpu" else spec.dtype
         tokenizer = a_tokenizer.from_pretrained(spec.model, **which)
-        model = kind.from_pretrained(spec.model, dtype=dtype, **which)
+        model, told = kind.from_pretrained(spec.model, dtype=dtype, output_loading_info=True, **which)
+        # Which transformers fills with chance, and says so in a warning.
+        if lost := sorted(set(told["missing_keys"]) & {name for name, _ in model.named_parameters()}):
+            fix = "is it a model for that?"
+            said = f"serves: {spec.serves} needs weights that it does not have ({', '.join(lost[:3])}); {fix}"
+            raise BackendError("unsupported", f"{spec.model}: {said}")
         return Loaded(torch, model.to(device).eval(), tokenizer, device)
+    except BackendError:
+        raise
     except OSError as error:
         said = " ".join(str(error).split())
         raise BackendError(

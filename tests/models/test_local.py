@@ -293,6 +293,16 @@ def test_what_cannot_be_is_said(strong: Tiny, fields: dict[str, Any], kind: str,
     assert caught.value.kind == kind
 
 
+@pytest.mark.parametrize("serves", ["reward", "comparisons", "chat"])
+def test_a_model_that_lacks_weights_is_refused_and_never_filled_with_chance(
+    strong: Tiny, folder: Path, serves: Any
+) -> None:
+    place = tiny.reward(folder / "no-words") if serves == "chat" else strong.folder
+    with pytest.raises(BackendError, match=f"serves: {serves} needs weights that it does not have") as caught:
+        ask(Local(model=place, serves=serves), chat("Why?"))
+    assert caught.value.kind == "unsupported"
+
+
 def test_two_roles_on_one_model_share_it_and_it_goes_with_the_last(strong: Tiny) -> None:
     async def go() -> None:
         shared: dict[str, Any] = {}

@@ -91,7 +91,11 @@ def _crowded(fleets: Mapping[str, Spec]) -> list[Problem]:
 
 def used(spec: Spec) -> tuple[str, ...]:
     many = devices_each(spec.engine) * spec.engines
-    return spec.devices[:many] if spec.devices else tuple(map(str, range(many)))
+    if spec.devices:
+        return spec.devices[:many]
+    # By the names that `devices` has for them. Fewer than it takes are those of another machine than the engine's.
+    there = visible_devices(os.environ.get(VISIBLE), many)
+    return tuple(there[:many] if len(there) >= many else map(str, range(many)))
 
 
 def devices_each(engine: Mapping[str, Any]) -> int:

@@ -224,6 +224,19 @@ def test_models_that_do_not_fit_together_are_found_before_they_start(
     assert len(VLLM.beside(roles)) == (1 if "on one engine" in said else 0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "device", "crowded"),
+    [("2,3", "2", True), ("2,3", "3", False), ("0", "3", False), ("", "0", True)],
+)
+def test_a_device_is_the_same_one_by_its_name_and_by_its_place(
+    monkeypatch: pytest.MonkeyPatch, setting: str, device: str, crowded: bool
+) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    found = VLLM.beside({"named": VLLM(model="m", devices=(device,)), "first": VLLM(model="n")})
+    assert [f"device {device} is to give 1.84" in str(problem) for problem in found] == [True] * crowded
+
+
 # ---- requests and replies
 
 

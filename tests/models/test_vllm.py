@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -283,6 +284,16 @@ def choice(text: str, **fields: Any) -> Any:
 
 def entry(token: str | None, logprob: float, rank: int) -> Any:
     return Thing(decoded_token=token, logprob=logprob, rank=rank)
+
+
+@pytest.mark.parametrize("asked", [{"logprobs": 20}, {"prompt_logprobs": 0}])
+def test_a_model_that_overflows_has_no_probabilities(asked: dict[str, int]) -> None:
+    tokens = [{1: entry("yes", math.nan, 1), 2: entry("no", math.nan, 1)}]
+    output = Thing(
+        outputs=[choice("yes", logprobs=tokens)], prompt_token_ids=[1], prompt_logprobs=[None, *tokens]
+    )
+    with pytest.raises(ValueError, match="gave no numbers"):
+        read.completions(output, Request(messages=USER, **asked), "m")  # type: ignore[arg-type]
 
 
 def test_a_finished_output_becomes_completions() -> None:

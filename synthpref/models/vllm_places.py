@@ -33,6 +33,7 @@ class Spec(Protocol):
     def backend(self) -> str: ...
 
     def start_arguments(self) -> dict[str, Any]: ...
+    def alike(self) -> list[Any]: ...
 
 
 def of(spec: Spec) -> list[tuple[str, str | None]]:
@@ -56,7 +57,7 @@ def problems(roles: Mapping[str, Spec]) -> list[Problem]:
     keys = {}
     for role, spec in roles.items():
         started_with = {**spec.start_arguments(), "enable_sleep_mode": None}
-        keys[role] = arguments.signature(spec.backend, started_with, spec.engines, spec.devices)
+        keys[role] = arguments.signature(spec.backend, started_with, *spec.alike())
     found = at_odds(keys, roles)
     # Of an engine its first role.
     fleets = {key: role for role, key in reversed(keys.items())}

@@ -225,6 +225,20 @@ def test_models_that_do_not_fit_together_are_found_before_they_start(
     assert len(VLLM.beside(roles)) == (1 if "on one engine" in said else 0)
 
 
+@pytest.mark.parametrize("field", [{"chat_template": "{{ 1 }}"}, {"lora": "an/adapter"}], ids=str)
+def test_servers_of_one_model_that_are_started_differently_are_two(
+    monkeypatch: pytest.MonkeyPatch, field: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    lora = {"lora": "another/adapter"} if "lora" in field else {}
+    roles = {"one": VLLMServe(model="m", **field), "two": VLLMServe(model="m", **lora)}
+    assert ["is to give 1.84" in str(problem) for problem in VLLM.beside(roles)] == [True]
+    in_turn = {"one": VLLMServe(model="m", placement="in_turn", **field), "two": roles["two"]}
+    assert ["is to give 1.84" in str(problem) for problem in VLLM.beside(in_turn)] == [True]
+    same = {role: VLLMServe(model="m", **field) for role in roles}
+    assert VLLM.beside(same) == []
+
+
 @pytest.mark.parametrize(
     ("setting", "device", "crowded"),
     [("2,3", "2", True), ("2,3", "3", False), ("0", "3", False), ("", "0", True)],

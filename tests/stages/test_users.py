@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from synthpref import job
+from synthpref.core.errors import JournalError
 from synthpref.core.types import Note, Row, Score
 from synthpref.core.users import apart, dirichlet, distance, drawn
 from synthpref.stages.users import Users
@@ -290,6 +291,20 @@ def ran(folder: Path, recipe: dict[str, Any]) -> tuple[list[dict[str, Any]], dic
     assert result.books.input + result.books.added == result.books.exported + result.books.dropped
     records = pq.read_table(folder / "run/dataset/data/train.parquet").to_pylist()
     return records, json.loads((folder / "run/report.json").read_text("utf-8"))
+
+
+def test_rows_that_become_one_by_their_ids_are_named_and_other_ids_go_on(tmp_path: Path) -> None:
+    given = {"x.y": {"a": 1}, "y": {"a": -1}}
+    recipe = tree(scores=["a"], users={"given": given}, standardise="none")
+    first, second = recipe["source"]["rows"][:2]
+    recipe["source"] |= {"rows": [{**first, "id": "r"}, {**second, "id": "r.x"}], "id": "id"}
+    with pytest.raises(
+        JournalError, match=r"'r' and 'r.x' both became a row 'r.x.y'; give the source's rows other"
+    ):
+        ran(tmp_path, recipe)
+    recipe["source"]["rows"][1]["id"] = "s"
+    records, _ = ran(tmp_path, recipe)
+    assert sorted(record["id"] for record in records) == ["r.x.y", "r.y", "s.x.y", "s.y"]
 
 
 def test_pairs_of_each_user_are_exported_with_the_weights_and_constants_are_reported(tmp_path: Path) -> None:

@@ -112,12 +112,13 @@ def test_what_a_role_can_do() -> None:
 def test_the_key_holds_what_can_change_an_answer(tmp_path: Path) -> None:
     usual = VLLM(model="m").identity()
     assert VLLMServe(model="m").identity() == usual, "a server between them changes nothing"
-    fast = {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "max_num_seqs": 9}
+    fast = {"tensor_parallel_size": 2, "max_num_seqs": 9, "load_format": "safetensors"}
     assert VLLM(model="m", engines=4, engine=fast).identity() == usual
     changes: list[dict[str, Any]] = [
         {"engine": {"quantization": "fp8"}}, {"engine": {"max_model_len": 9}}, {"sampling": {"top_k": 4}},
         {"lora": "an/adapter"}, {"chat_template": "{{ x }}"}, {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning_parser": "qwen3"}, {"serves": "reward"}, {"structured_output": False},
+        {"engine": {"load_format": "dummy"}},
     ]  # fmt: skip
     changed = [str(VLLM(model="m", **change).identity()) for change in changes]
     assert len({str(usual), *changed}) == 1 + len(changes)

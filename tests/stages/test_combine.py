@@ -361,6 +361,27 @@ def test_constants_of_a_run_are_taken_from_its_report(tmp_path: Path) -> None:
         ran(tmp_path / "three", tree(labelled(), bare))
 
 
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([{"notes": {"mean": 0.5, "sd": 0.1}}], "no stage of that run standardised"),
+        ([{"notes": None}, "a stage"], "no stage of that run standardised"),
+        ({"a": {}}, "no stage of that run standardised"),
+        ([{"notes": {"mean": {"a": 1}, "sd": {}}}], "sd"),
+    ],
+)
+def test_a_report_that_says_something_else_is_refused_in_a_line(
+    tmp_path: Path, stages: Any, said: str
+) -> None:
+    """A stage of somebody's own may note a mean that is another thing."""
+    (tmp_path / "report.json").write_text(json.dumps({"stages": stages}), encoding="utf-8")
+    fields = {"weights": {"a": 1}, "standardise": {"file": str(tmp_path / "report.json")}}
+    with pytest.raises(ValidationError, match=said):
+        Combine.model_validate(fields)
+    with pytest.raises(ValidationError, match="weights of one stage were expected in the report, found 0"):
+        Combine.model_validate({"weights": {"file": str(tmp_path / "report.json")}})
+
+
 def test_weights_in_a_file_are_read_and_a_change_of_them_counts(tmp_path: Path) -> None:
     stage = {"weights": {"file": "w.json"}, "name": "quality"}
     tmp_path.joinpath("x").mkdir()

@@ -25,6 +25,8 @@ Penalty = Literal["l1", "l2"]
 
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 4, 12))
 """The values of C among which cross-validation chooses: the larger, the freer the weights."""
+ROUNDING = 1e-12
+"""Spread, as a share of the mean, up to which a score is the same everywhere, but for the error of adding up."""
 _DIGITS = 6
 
 
@@ -43,7 +45,8 @@ class Moments:
     @property
     def spread(self) -> float:
         """The standard deviation over all of them; 0 where they are all alike."""
-        return math.sqrt(self._squares / self.n) if self.n else 0.0
+        spread = math.sqrt(self._squares / self.n) if self.n else 0.0
+        return spread if spread > ROUNDING * abs(self.mean) else 0.0
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,7 @@ def learn(
         )
     every = np.concatenate([features for features, _ in rows])
     centre, spread = every.mean(axis=0), every.std(axis=0)
-    # What is the same everywhere to within the error of its mean is constant.
-    spread = np.where(spread > 1e-12 * np.abs(centre), spread, 0.0)
+    spread = np.where(spread > ROUNDING * np.abs(centre), spread, 0.0)
     safe = np.where(spread > 0, spread, 1.0)
     pairs = [labelled_pairs((features - centre) / safe * (spread > 0), labels) for features, labels in rows]
     folds = min(folds, len(rows))

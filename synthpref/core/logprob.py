@@ -7,6 +7,7 @@ words: a template may put anything around them. Where the two do not fit, there 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,9 +83,23 @@ def _span(tokens: Shown, text: str) -> Parsed[Span]:
         return Parsed(None, f"{_UNALIGNED}: the text begins with a token that nothing foretells")
     said = "".join(token.token for token in known)
     # Blanks at the ends are a template's to cut off, and some tokens do not show those at their beginning.
-    if UNREADABLE not in said and "".join(said.split()) != "".join(text.split()):
+    if not _reads(said, text):
         return Parsed(None, f"{_UNALIGNED}: the model was shown {quoted(said)} in place of {quoted(text)}")
     return Parsed(Span(known))
+
+
+def _reads(said: str, text: str) -> bool:
+    """Whether the tokens' words are those of the text, as far as they can be read."""
+    wanted, places = "".join(text.split()), {0}
+    for words, lost in re.findall(f"([^{UNREADABLE}]*)({UNREADABLE}*)", "".join(said.split())):
+        # A character that is split has a mark in each of its tokens, and may be a blank.
+        places = {
+            at + len(words) + more
+            for at in places
+            if wanted.startswith(words, at)
+            for more in range(len(lost) + 1)
+        }
+    return len(wanted) in places
 
 
 def _texts(tokens: Shown) -> list[str | None]:

@@ -217,14 +217,15 @@ class Journal(Records):
     def _fail(self, error: BaseException) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("ROLLBACK")
-        self._error = (
-            damaged(self.path, error)
-            if is_damage(error)
-            else JournalError(
+        if isinstance(error, JournalError):
+            self._error = error
+        elif is_damage(error):
+            self._error = damaged(self.path, error)
+        else:
+            self._error = JournalError(
                 f"{self.path}: cannot be written ({error}); nothing committed is lost: "
                 "make room or mend the folder, then run the same command again"
             )
-        )
         self._on_error()
 
     async def ready(self) -> None:
@@ -315,6 +316,7 @@ class Journal(Records):
                 self._db.execute(_ROW, values)
             except sqlite3.IntegrityError:
                 self._forget_other(step, id, epoch)
+                self._own_name(step, id, row)
                 self._db.execute(_ROW, values)
 
     def _forget_other(self, step: int, id: str, epoch: int) -> None:
@@ -325,6 +327,15 @@ class Journal(Records):
             forgotten = "DELETE FROM walked WHERE step = ? AND id = ? AND epoch <> ?"
             if self._db.execute(forgotten, (step, parent, epoch)).rowcount:
                 self._forget(step, parent)
+
+    def _own_name(self, step: int, id: str, row: str) -> None:
+        """Raise JournalError where another row of this start has become one of the same id: which is which could not
+        be told any more."""
+        told = """SELECT r.parent FROM rows r JOIN walked w ON w.step = r.step AND w.id = r.parent
+          WHERE r.step = ? AND r.id = ?"""
+        for (other,) in self._db.execute(told, (step, id)).fetchall():
+            fix = "give the source's rows other ids, then run the same command again"
+            raise JournalError(f"{self.path}: {other!r} and {row!r} both became a row {id!r}; {fix}")
 
     def _forget(self, step: int, row: str) -> None:
         for statement in FORGET:

@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from synthpref.core.errors import BackendError
-from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, Request
+from synthpref.core.errors import BackendError, Problem
+from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, ModelSpec, Request
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Line
 from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import template_text
 from synthpref.models.reward_json import head_names
-from synthpref.models.turns import Placed, Turns
+from synthpref.models.turns import Placed, Turns, at_odds
 
 _importing = threading.Lock()
 INSTALL = 'backend: local needs torch and transformers: pip install "synthpref[local]"'
@@ -95,14 +95,23 @@ class Local(Placed):
     def slots(self) -> int:
         return self.batch * AHEAD
 
+    def weights(self) -> str:
+        """What roles share that name the same."""
+        return f"local {(self.model, self.revision, self.serves, self.device, self.dtype, self.trust_remote_code)}"
+
+    @staticmethod
+    def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
+        here = {role: spec for role, spec in roles.items() if isinstance(spec, Local)}
+        return at_odds({role: spec.weights() for role, spec in here.items()}, here)
+
     def open(self, shared: dict[str, Any]) -> Backend:
         if not installed():
             raise BackendError("unsupported", INSTALL)
-        name = f"local {(self.model, self.revision, self.serves, self.device, self.dtype, self.trust_remote_code)}"
+        name = self.weights()
         if name not in shared:
             batches = Batches(self.model, lambda: _load(self))
             shared[name] = Line(name, batches.load, batches.work, batches.drop)
-        door = _Door(self, shared[name].use(self.batch))
+        door = _Door(self, shared[name].use())
         return Turns.before(door, shared, name, [shared[name]]) if self.placement == "in_turn" else door
 
 
@@ -125,6 +134,7 @@ class _Door:
             kind=kind,
             length=sum(len(message["content"]) for message in request.messages),
             weight=request.n,
+            places=self.spec.batch,
             priority=request.priority,
         )
 
@@ -146,8 +156,15 @@ def _load(spec: Local) -> Loaded:
         device = torch.device(_device(torch) if spec.device == "auto" else spec.device)
         dtype = "float32" if spec.dtype == "auto" and device.type == "cpu" else spec.dtype
         tokenizer = a_tokenizer.from_pretrained(spec.model, **which)
-        model = kind.from_pretrained(spec.model, dtype=dtype, **which)
+        model, told = kind.from_pretrained(spec.model, dtype=dtype, output_loading_info=True, **which)
+        # Which transformers fills with chance, and says so in a warning.
+        if lost := sorted(set(told["missing_keys"]) & {name for name, _ in model.named_parameters()}):
+            fix = "is it a model for that?"
+            said = f"serves: {spec.serves} needs weights that it does not have ({', '.join(lost[:3])}); {fix}"
+            raise BackendError("unsupported", f"{spec.model}: {said}")
         return Loaded(torch, model.to(device).eval(), tokenizer, device)
+    except BackendError:
+        raise
     except OSError as error:
         said = " ".join(str(error).split())
         raise BackendError(

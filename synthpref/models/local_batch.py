@@ -88,26 +88,25 @@ class Batches:
             with torch.inference_mode():
                 made = self.writer.completions(prompts) if reads else self._rewards(prompts)
         except (torch.OutOfMemoryError, MemoryError):
-            made = None
+            fix = "lower max_tokens or n, set dtype: bfloat16, or choose a smaller model or device: cpu"
+            longest = max(len(prompt.ids) for prompt in prompts)
+            said = BackendError("bad_request", f"out of memory at {longest} tokens of prompt; {fix}")
+        except BackendError as error:
+            said = error
         except Exception as error:  # noqa: BLE001
             said = BackendError("bad_request", f"{type(error).__name__}: {error}")
-            said = error if isinstance(error, BackendError) else said
-            for prompt in prompts:
-                prompt.waiting.failed(self._of(said))
-            return
-        if made is not None:
+        else:
             for prompt, answers in zip(prompts, made, strict=True):
                 prompt.waiting.done(answers)
-        elif len(prompts) > 1:
+            return
+        if len(prompts) > 1:
+            # In parts it may fit, and a prompt that cannot be done costs no other its answer.
             if loaded.device.type == "cuda":
                 torch.cuda.empty_cache()
             self._do(prompts[: len(prompts) // 2])
             self._do(prompts[len(prompts) // 2 :])
         else:
-            (only,) = prompts
-            fix = "lower max_tokens or n, set dtype: bfloat16, or choose a smaller model or device: cpu"
-            said = BackendError("bad_request", f"out of memory at {len(only.ids)} tokens of prompt; {fix}")
-            only.waiting.failed(self._of(said))
+            prompts[0].waiting.failed(self._of(said))
 
     def _prompt(self, waiting: Place) -> Prompt:
         task, tokens = waiting.task, self.loaded.tokenizer

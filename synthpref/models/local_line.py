@@ -26,6 +26,8 @@ class Waiting(Generic[T, R]):
     """About how long the task is, compared with others of its kind."""
     weight: int
     """Places that it takes in a batch."""
+    places: int
+    """How many there are in its batch; only tasks that say the same go together."""
     order: tuple[int, int]
     """Its priority, and when it came; lower goes first."""
     future: asyncio.Future[R]
@@ -48,12 +50,13 @@ class Waiting(Generic[T, R]):
             self.loop.call_soon_threadsafe(lambda: None if self.future.done() else what())
 
 
-def batch(waiting: Sequence[Waiting[T, R]], places: int) -> list[Waiting[T, R]]:
+def batch(waiting: Sequence[Waiting[T, R]]) -> list[Waiting[T, R]]:
     """What goes next: the first in line, with those of its kind that are nearest to it in length, as long as there
     are places. The first goes also where it takes more than there are."""
     first = min(waiting, key=lambda w: w.order)
-    others = [w for w in waiting if w is not first and w.kind == first.kind]
-    chosen, left = [first], places - first.weight
+    alike = (first.kind, first.places)
+    others = [w for w in waiting if w is not first and (w.kind, w.places) == alike]
+    chosen, left = [first], first.places - first.weight
     for one in sorted(others, key=lambda w: (abs(w.length - first.length), w.order)):
         if one.weight > left:
             break
@@ -74,7 +77,6 @@ class Line(Generic[T, R]):
         drop: Callable[[], None],
     ) -> None:
         self.name, self._load, self._work, self._drop = name, load, work, drop
-        self.places = 1
         self._users = 0
         self._waiting: list[Waiting[T, R]] = []
         self._numbers = itertools.count()
@@ -82,19 +84,20 @@ class Line(Generic[T, R]):
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def use(self, places: int) -> Line[T, R]:
-        """One role more; the line ends with its last. The most places that a role asks for are those there are."""
+    def use(self) -> Line[T, R]:
+        """One role more; the line ends with its last."""
         self._users += 1
-        self.places = max(self.places, places)
         return self
 
-    async def ask(self, task: T, *, kind: str, length: int, weight: int = 1, priority: int = 0) -> R:
+    async def ask(
+        self, task: T, *, kind: str, length: int, weight: int = 1, places: int = 1, priority: int = 0
+    ) -> R:
         """The result of a task. Raises BackendError."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         order = (priority, next(self._numbers))
         with self._changed:
-            self._waiting.append(Waiting(task, kind, length, weight, order, future, loop))
+            self._waiting.append(Waiting(task, kind, length, weight, places, order, future, loop))
             if self._thread is None:
                 # A daemon, so that a process which is told to end at once does not wait for a batch.
                 self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -129,7 +132,7 @@ class Line(Generic[T, R]):
             self._waiting = [one for one in self._waiting if not one.given_up]
             if self._closing:
                 return None
-            taken = batch(self._waiting, self.places) if self._waiting else []
+            taken = batch(self._waiting) if self._waiting else []
             self._waiting = [one for one in self._waiting if one not in taken]
             return taken
 

@@ -87,8 +87,15 @@ class Loaded:
         totals = total.float().reshape(len(made)).tolist()
         return [{**heads, **named_heads([one])} for heads, one in zip(made, totals, strict=True)]
 
+    def hold(self, logits: Any) -> None:
+        """Raise ValueError where they make no probabilities: an infinity, or what is none, would draw any token."""
+        # Of a row that holds a NaN it is the maximum.
+        if not bool(logits.amax(-1).isfinite().all()):
+            raise ValueError("the model gave no numbers; another dtype may help (float16 overflows in some)")
+
     def read(self, logits: Any, ids: list[int], top: int) -> tuple[TokenLogprob | None, ...]:
         """The prompt's tokens, each with its log-probability after those before it."""
+        self.hold(logits[:-1])
         words = pieces(self.decode, ids)
         read: list[TokenLogprob | None] = [None]
         if top:

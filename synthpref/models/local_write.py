@@ -119,11 +119,12 @@ class Writer:
 
     def _draw(self, logits: Any, how: texts.Sampling, rng: random.Random) -> int:
         """A token by the answer's own luck: neither its neighbours in the batch nor the device have a say."""
-        if bool(logits.isnan().any()):
-            raise ValueError("the model gave no numbers; another dtype may help (float16 overflows in some)")
+        self.loaded.hold(logits)
         if how.temperature == 0:
             return int(logits.argmax())
-        odds = (logits.double() / how.temperature).softmax(-1)
+        # MPS has no numbers of this width.
+        wide = (logits.cpu() if logits.is_mps else logits).double()
+        odds = (wide / how.temperature).softmax(-1)
         index = None
         if how.top_k or how.top_p < 1:
             size = min(how.top_k or NUCLEUS, len(odds))

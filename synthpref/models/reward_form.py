@@ -51,8 +51,8 @@ class RewardForm(BaseModel):
             raise ValueError(
                 "what differs between conversations belongs into item, and {items} into the request"
             )
-        if any((self.item is not None) != ("*" in path.split(".")) for path in paths):
-            raise ValueError('a "*" in each path of scores, the place of an item, goes with item')
+        if any((self.item is not None) != path.split(".").count("*") for path in paths):
+            raise ValueError('one "*" in each path of scores, the place of an item, goes with item')
         return self
 
     def check(self, serves: str) -> None:
@@ -64,6 +64,8 @@ class RewardForm(BaseModel):
             raise ValueError('reward_form shows no response: put "{response}" or "{messages}" into it')
         if serves == "comparisons" and not {"a", "b"} <= named:
             raise ValueError('reward_form shows no two answers: put "{a}" and "{b}" into it')
+        if other := sorted(named & ({"a", "b"} if serves == "reward" else {"messages"})):
+            raise ValueError(f"reward_form: there is no {{{other[0]}}} where the role serves {serves}")
 
 
 def _names(template: Any) -> set[str]:

@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from synthpref.core.errors import BackendError, ErrorKind
+from synthpref.core.errors import BackendError, ErrorKind, Problem
 from synthpref.core.seam import NEUTRAL, Backend, Completion, ModelSpec, Request
 from synthpref.models.still import Still
 
@@ -46,6 +46,25 @@ class Placed(ModelSpec):
 
     def turn(self) -> str:
         return f"{self.backend} {self.model}" if self.placement == "in_turn" else ""
+
+
+def at_odds(keys: Mapping[str, str], roles: Mapping[str, Placing]) -> list[Problem]:
+    """Roles that share a model in memory, by their keys, and do not say the same of where it is."""
+    first: dict[str, str] = {}
+    found = []
+    for role, key in keys.items():
+        other = first.setdefault(key, role)
+        if (theirs := roles[other].placement) != roles[role].placement:
+            said = f"it is on one engine with models.{other}, whose placement is {theirs}"
+            found.append(Problem(f"models.{role}.placement", said, "give both the same placement"))
+    return found
+
+
+class Placing(Protocol):
+    """What is looked at of a role."""
+
+    @property
+    def placement(self) -> str: ...
 
 
 class Sleeper(Protocol):

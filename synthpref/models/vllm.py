@@ -165,6 +165,10 @@ class VLLM(Placed):
             made["max_loras"] = int(made.get("max_loras") or 1) + 1
         return made
 
+    def alike(self) -> list[Any]:
+        """What roles on one engine have in common, beside what it is started with."""
+        return [self.engines, self.devices]
+
     @staticmethod
     def beside(roles: Mapping[str, ModelSpec]) -> list[Problem]:
         return places.problems({role: spec for role, spec in roles.items() if isinstance(spec, VLLM)})
@@ -174,7 +178,7 @@ class VLLM(Placed):
             raise BackendError("unsupported", INSTALL)
         started_with = self.start_arguments()
         sleeps = bool(started_with.get("enable_sleep_mode"))
-        fleet = f"vllm {arguments.signature(started_with, self.engines, self.devices)}"
+        fleet = f"vllm {arguments.signature(started_with, *self.alike())}"
         if fleet not in shared:
             shared[fleet] = [
                 Engine(name, partial(_launch, started_with, devices), shared.get("stop"), sleeps=sleeps)

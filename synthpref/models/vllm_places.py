@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from synthpref.core.errors import BackendError, Problem
 from synthpref.models import vllm_args as arguments
+from synthpref.models.turns import at_odds
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARE = 0.92
@@ -32,6 +33,7 @@ class Spec(Protocol):
     def backend(self) -> str: ...
 
     def start_arguments(self) -> dict[str, Any]: ...
+    def alike(self) -> list[Any]: ...
 
 
 def of(spec: Spec) -> list[tuple[str, str | None]]:
@@ -52,16 +54,18 @@ def of(spec: Spec) -> list[tuple[str, str | None]]:
 
 def problems(roles: Mapping[str, Spec]) -> list[Problem]:
     """Roles that share an engine and do not say the same of it, and devices that are promised more than once."""
-    first: dict[str, str] = {}
-    found = []
+    keys = {}
     for role, spec in roles.items():
         started_with = {**spec.start_arguments(), "enable_sleep_mode": None}
-        key = arguments.signature(spec.backend, started_with, spec.engines, spec.devices)
-        other = first.setdefault(key, role)
-        if spec.placement != roles[other].placement:
-            said = f"it is on one engine with models.{other}, whose placement is {roles[other].placement}"
-            found.append(Problem(f"models.{role}.placement", said, "give both the same placement"))
-    return found if found or arguments.on_cpu() else _crowded({role: roles[role] for role in first.values()})
+        keys[role] = arguments.signature(spec.backend, started_with, *spec.alike())
+    found = at_odds(keys, roles)
+    # Of an engine its first role.
+    fleets = {key: role for role, key in reversed(keys.items())}
+    return (
+        found
+        if found or arguments.on_cpu()
+        else _crowded({r: roles[r] for r in roles if r in fleets.values()})
+    )
 
 
 def _crowded(fleets: Mapping[str, Spec]) -> list[Problem]:
@@ -88,7 +92,11 @@ def _crowded(fleets: Mapping[str, Spec]) -> list[Problem]:
 
 def used(spec: Spec) -> tuple[str, ...]:
     many = devices_each(spec.engine) * spec.engines
-    return spec.devices[:many] if spec.devices else tuple(map(str, range(many)))
+    if spec.devices:
+        return spec.devices[:many]
+    # By the names that `devices` has for them. Fewer than it takes are those of another machine than the engine's.
+    there = visible_devices(os.environ.get(VISIBLE), many)
+    return tuple(there[:many] if len(there) >= many else map(str, range(many)))
 
 
 def devices_each(engine: Mapping[str, Any]) -> int:

@@ -56,12 +56,15 @@ class VLLMServe(VLLM):
         # The server between them changes nothing: what the one has answered is kept for the other.
         return super().identity() | {"backend": "vllm"}
 
+    def alike(self) -> list[Any]:
+        return [*super().alike(), self.template(), self._loras()]
+
     def open(self, shared: dict[str, Any]) -> Backend:
         if find_spec("vllm") is None:
             raise BackendError("unsupported", INSTALL)
         template = self.template()
         started_with = self.start_arguments()
-        fleet = f"vllm-serve {arguments.signature(started_with, self.engines, self.devices, template, self._loras())}"
+        fleet = f"vllm-serve {arguments.signature(started_with, *self.alike())}"
         if fleet not in shared:
             groups = places.of(self)
             ports = free_ports(len(groups))

@@ -6,6 +6,7 @@ Both transports go through here, so that they cannot differ.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -121,7 +122,10 @@ def _token(token: Any) -> TokenLogprob:
 
 def position(entries: Sequence[tuple[str, float, int]], top: int) -> TokenLogprob:
     """A token and its `top` alternatives, from vLLM's (token, logprob, rank) of a position: its own comes first, and
-    once more among the others only by its rank."""
+    once more among the others only by its rank. Raises ValueError where one is no number: a model that overflows has
+    no verdict, and no probability either."""
+    if any(math.isnan(logprob) for _, logprob, _ in entries):
+        raise ValueError("the model gave no numbers; another dtype may help (float16 overflows in some)")
     ranked = sorted(entries, key=lambda entry: entry[2])
     own, logprob, _ = entries[0]
     return TokenLogprob(own, max(logprob, LEAST), tuple((t, max(p, LEAST)) for t, p, r in ranked if r <= top))

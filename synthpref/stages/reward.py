@@ -90,8 +90,13 @@ class Reward(RowStage):
         if unnamed and len(found) == len(self.heads):
             # By name: what comes from the journal is in the order of the alphabet, head_10 before head_2.
             return {own: found[head] for own, head in zip(self.heads, plain, strict=True)}
-        there = f"{len(found)} without names" if unnamed else ", ".join(found) or "no head at all"
-        raise ValueError(f"heads names {len(self.heads)}, and the reward model gave {there}")
+        if unnamed or not found:
+            there = f"{len(found)} without names" if unnamed else "no head at all"
+            raise ValueError(f"heads names {len(self.heads)}, and the reward model gave {there}")
+        lacking = next(head for head in self.heads if head not in found)
+        raise ValueError(
+            f"heads names {lacking!r}, and the reward model gave {', '.join(found)}; take the names from these"
+        )
 
     def _chosen(self, heads: Mapping[str, float | None]) -> str:
         """The head that makes the score. Raises ValueError when it is not to be had or not clear."""

@@ -38,9 +38,12 @@ def names_file(given: Any) -> bool:
 
 
 def notes_of(report: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
-    """Of a run's report.json, what stages noted that has all these keys."""
-    notes = [stage.get("notes", {}) for stage in report["stages"]]
-    return [note for note in notes if all(key in note for key in keys)]
+    """Of a run's report.json, what stages noted that has a table under each of these keys."""
+    stages = report["stages"] if isinstance(report["stages"], list) else []
+    notes = [stage.get("notes") for stage in stages if isinstance(stage, Mapping)]
+    return [
+        n for n in notes if isinstance(n, Mapping) and all(isinstance(n.get(key), Mapping) for key in keys)
+    ]
 
 
 def _constants(given: Any, info: ValidationInfo) -> Any:
@@ -53,7 +56,7 @@ def _constants(given: Any, info: ValidationInfo) -> Any:
     made: dict[str, Any] = {}
     for note in notes_of(found, "mean", "sd"):
         for name, mean in note["mean"].items():
-            own = {"mean": mean, "sd": note["sd"][name]}
+            own = {"mean": mean, "sd": note["sd"].get(name)}
             if made.setdefault(name, own) != own:
                 raise ValueError(f"{path}: two stages standardised {name!r} differently; write its constants")
     if not made:
@@ -95,13 +98,18 @@ class Standardising(Stage):
 
 
 def measured(rows: Iterable[Row], names: Sequence[str]) -> dict[str, Constants]:
-    """Mean and standard deviation of each score over all responses that have it."""
+    """Mean and standard deviation of each score over all responses that have it. Raises ValueError where some are too
+    large for that."""
     moments = {name: Moments() for name in names}
     for row in rows:
         for name, seen in moments.items():
             for value in row.values(name):
                 if value is not None:
                     seen.add(value)
+    for name, seen in moments.items():
+        if not (math.isfinite(seen.mean) and math.isfinite(seen.spread)):
+            fix = "give standardise its mean and sd, or leave it out"
+            raise ValueError(f"score {name!r}: values are too large for a standard deviation; {fix}")
     return {name: Constants(mean=seen.mean, sd=seen.spread) for name, seen in moments.items()}
 
 

@@ -88,7 +88,7 @@ class Users(Standardising):
 
     A user is a mixture of scores, such as those of several reward models or of one model's heads. The rows that are
     made have ids of their own, the user's name in a column called as the score and the weights beside it, so that any
-    pair rule makes that user's pairs, and `export: {meta: [user, user_weights]}` writes who they are of. A response that
+    pair rule makes that user's pairs, and `meta: [user, user_weights]` in `export` writes who they are of. A response that
     lacks a score with a weight gets none from that user. The report has the constants of the standardisation, and
     `standardise: {file: .../report.json}` uses them in another run.
     """

@@ -30,6 +30,10 @@ def tokens(*words: str, first: bool = True) -> list[TokenLogprob | None]:
     return [None, *made] if first else made
 
 
+SPLIT = ("\ufffd", "\ufffd")
+"""A character of which each of two tokens has a part."""
+
+
 def span(*logprobs: float, words: str = "") -> Span:
     return Span(tuple(TokenLogprob(words or f"w{i}", p) for i, p in enumerate(logprobs)))
 
@@ -62,6 +66,8 @@ def test_what_comes_after_the_prompt() -> None:
             "the model was shown '<think></think>So' in place of 'So'",
         ),
         (("a", "S"), ("a",), "So", "in place of"),
+        (("a", "<think></think>", "So ", *SPLIT), ("a",), "So ☂", "the model was shown '<think>"),
+        (("a", "So ", *SPLIT), ("a",), "So ☂ it", "in place of"),
     ],
 )
 def test_what_does_not_fit_is_no_span(
@@ -75,7 +81,10 @@ def test_what_does_not_fit_is_no_span(
 
 def test_blanks_at_the_ends_may_be_cut_off_and_parts_of_characters_cannot_be_compared() -> None:
     assert after(tokens("a", "So", "."), tokens("a"), " So. \n").value is not None
-    assert after(tokens("a", "\ufffd", "\ufffd"), tokens("a"), "☂").value is not None
+    for text in ("☂", "☂☁", "☂ ☁"):
+        assert after(tokens("a", *SPLIT), tokens("a"), text).value is not None
+    for blank in ("\u3000", "\u2003"):
+        assert after(tokens("a", "So", *SPLIT, "it"), tokens("a"), f"So{blank}it").value is not None
 
 
 def test_a_first_token_that_nothing_foretells_has_no_place_in_a_span() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from synthpref.core.types import Message, Row
 from synthpref.models.local import Local, _load
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Waiting
+from synthpref.models.local_loaded import Loaded
+from synthpref.models.local_text import sampling
+from synthpref.models.local_write import Writer
 
 torch = pytest.importorskip("torch", reason="torch is not installed; see `make local-test`")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -139,6 +143,31 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(strong: Tiny, how: dict[
     assert set(seen) <= set(expected)
     for token, p in expected.items():
         assert abs(seen[token] / count - p) < 5 * math.sqrt(p * (1 - p) / count) + 1e-3
+
+
+class OnMps(torch.Tensor):  # type: ignore[misc]
+    """Logits on MPS, which refuses float64, as far as drawing a token asks of it."""
+
+    is_mps = True
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name == "double":
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        if name == "cpu":
+            with torch._C.DisableTorchFunctionSubclass():
+                return args[0].as_subclass(torch.Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_token_is_drawn_on_mps_too(strong: Tiny) -> None:
+    spec = Local(model=strong.folder)
+    writer = Writer(_load(spec), spec.model)
+    how = sampling(chat("Why?", top_p=0.9), None, {}, 10)
+    logits = torch.randn(384, generator=torch.Generator().manual_seed(0))
+    drawn = [writer._draw(given, how, random.Random(3)) for given in (logits, logits.as_subclass(OnMps))]
+    assert drawn[0] == drawn[1]
 
 
 def test_it_ends_at_a_stop_text_which_is_left_out(strong: Tiny) -> None:
@@ -264,6 +293,16 @@ def test_what_cannot_be_is_said(strong: Tiny, fields: dict[str, Any], kind: str,
     assert caught.value.kind == kind
 
 
+@pytest.mark.parametrize("serves", ["reward", "comparisons", "chat"])
+def test_a_model_that_lacks_weights_is_refused_and_never_filled_with_chance(
+    strong: Tiny, folder: Path, serves: Any
+) -> None:
+    place = tiny.reward(folder / "no-words") if serves == "chat" else strong.folder
+    with pytest.raises(BackendError, match=f"serves: {serves} needs weights that it does not have") as caught:
+        ask(Local(model=place, serves=serves), chat("Why?"))
+    assert caught.value.kind == "unsupported"
+
+
 def test_two_roles_on_one_model_share_it_and_it_goes_with_the_last(strong: Tiny) -> None:
     async def go() -> None:
         shared: dict[str, Any] = {}
@@ -281,6 +320,30 @@ def test_two_roles_on_one_model_share_it_and_it_goes_with_the_last(strong: Tiny)
         assert line.name not in {thread.name for thread in threading.enumerate()}
 
     asyncio.run(go())
+
+
+def test_a_role_of_one_at_a_time_is_so_beside_another_on_the_same_model(
+    strong: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    work = Batches.work
+
+    def counted(self: Batches, batch: Sequence[Any]) -> None:
+        taken.extend(len(batch) for one in batch[:1] if one.kind == "reads")
+        work(self, batch)
+
+    monkeypatch.setattr(Batches, "work", counted)
+
+    async def go() -> None:
+        shared: dict[str, Any] = {}
+        policy, scorer = (Local(model=strong.folder, batch=batch).open(shared) for batch in (8, 1))
+        reads = [scorer.complete(chat(text, prompt_logprobs=0)) for text in QUESTIONS]
+        await asyncio.gather(policy.complete(chat("Why?", n=3)), *reads)
+        await policy.aclose()
+        await scorer.aclose()
+
+    asyncio.run(go())
+    assert taken == [1] * len(QUESTIONS)
 
 
 def test_what_nobody_waits_for_any_more_is_given_up(strong: Tiny) -> None:
@@ -400,7 +463,7 @@ def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
         batches.writer = small  # type: ignore[assignment]
         loop = asyncio.get_running_loop()
         line = [
-            Waiting(Task(request, None, None, {}), "chat", 1, 1, (0, i), loop.create_future(), loop)
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
             for i, request in enumerate(asked)
         ]
         await asyncio.to_thread(batches.work, line)
@@ -413,6 +476,66 @@ def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
     assert isinstance(made[3], BackendError)
     assert made[3].kind == "bad_request"
     assert "lower max_tokens" in str(made[3])
+
+
+# ---- what is no number
+
+
+BAD = "Z"
+"""A word at which the tiny model overflows, as some do in float16."""
+
+
+def overflowing(folder: str, at: str) -> Loaded:
+    """A tiny model that makes no numbers where it reads BAD ("in"), or an infinite logit for it ("out")."""
+    found = _load(Local(model=folder))
+    (token,) = found.tokenizer(BAD, add_special_tokens=False)["input_ids"]
+    if at == "in":
+        with torch.no_grad():
+            found.model.get_input_embeddings().weight[token] = math.nan
+    else:
+        word = torch.arange(found.vocabulary) == token
+        head = found.model.get_output_embeddings()
+        head.register_forward_hook(lambda _, given, made: made.masked_fill(word, math.inf))
+    return found
+
+
+def worked(found: Loaded, *requests: Request) -> list[Any]:
+    """What becomes of requests that are one batch."""
+    batches = Batches("tiny", lambda: found)
+    batches.load()
+
+    async def go() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        line = [
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
+            for i, request in enumerate(requests)
+        ]
+        await asyncio.to_thread(batches.work, line)
+        return await asyncio.gather(*(one.future for one in line), return_exceptions=True)
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("how", [{}, {"prompt_logprobs": 0}, {"prompt_logprobs": 2}], ids=str)
+def test_a_prompt_at_which_a_model_overflows_costs_no_other_its_answer(
+    strong: Tiny, how: dict[str, Any]
+) -> None:
+    asked = [chat(text, **how) for text in ("Why?", f"{BAD}?", "How?")]
+    first, bad, last = worked(overflowing(strong.folder, "in"), *asked)
+    assert isinstance(bad, BackendError)
+    assert bad.kind == "bad_request"
+    assert "gave no numbers" in str(bad)
+    expected = ask_all(Local(model=strong.folder), asked[0], asked[2])
+    assert [first[0].text, last[0].text] == [group[0].text for group in expected]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"temperature": 0}, {"top_p": 0.9}, {"prompt_logprobs": 0, "max_tokens": 1}], ids=str
+)
+def test_an_infinite_logit_draws_no_token(strong: Tiny, how: dict[str, Any]) -> None:
+    (made,) = worked(overflowing(strong.folder, "out"), chat("Why?", **how))
+    assert isinstance(made, BackendError)
+    assert "gave no numbers" in str(made)
 
 
 # ---- scores

@@ -115,24 +115,31 @@ def test_where_a_text_ends() -> None:
 # ---- the line
 
 
-def waiting(order: int, length: int, kind: str = "chat", weight: int = 1, priority: int = 0) -> Any:
-    return Waiting(f"{order}", kind, length, weight, (priority, order), None, None)  # type: ignore[arg-type]
+def waiting(
+    order: int, length: int, kind: str = "chat", weight: int = 1, priority: int = 0, places: int = 3
+) -> Any:
+    return Waiting(f"{order}", kind, length, weight, places, (priority, order), None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("line", "places", "taken"),
+    ("line", "taken"),
     [
-        ([waiting(0, 9)], 4, "0"),
-        ([waiting(0, 9), waiting(1, 90), waiting(2, 8), waiting(3, 11)], 3, "023"),
-        ([waiting(0, 9), waiting(1, 9, "reads"), waiting(2, 99)], 3, "02"),
-        ([waiting(0, 9, weight=9), waiting(1, 9)], 3, "0"),
-        ([waiting(0, 9, weight=2), waiting(1, 9, weight=2), waiting(2, 9)], 3, "0"),
-        ([waiting(0, 9, weight=2), waiting(1, 10, weight=1), waiting(2, 9, weight=1)], 3, "02"),
-        ([waiting(0, 9, priority=2), waiting(1, 9), waiting(2, 9, priority=1)], 2, "12"),
+        ([waiting(0, 9)], "0"),
+        ([waiting(0, 9), waiting(1, 90), waiting(2, 8), waiting(3, 11)], "023"),
+        ([waiting(0, 9), waiting(1, 9, "reads"), waiting(2, 99)], "02"),
+        ([waiting(0, 9, weight=9), waiting(1, 9)], "0"),
+        ([waiting(0, 9, weight=2), waiting(1, 9, weight=2), waiting(2, 9)], "0"),
+        ([waiting(0, 9, weight=2), waiting(1, 10, weight=1), waiting(2, 9, weight=1)], "02"),
+        (
+            [waiting(i, 9, priority=priority, places=2) for i, priority in enumerate((2, 0, 1))],
+            "12",
+        ),
+        ([waiting(0, 9, places=1), waiting(1, 9, places=1)], "0"),
+        ([waiting(0, 9), waiting(1, 9, places=2), waiting(2, 9)], "02"),
     ],
 )
-def test_what_goes_together(line: list[Any], places: int, taken: str) -> None:
-    assert "".join(one.task for one in batch(line, places)) == taken
+def test_what_goes_together(line: list[Any], taken: str) -> None:
+    assert "".join(one.task for one in batch(line)) == taken
 
 
 def test_the_line_works_in_one_thread_and_ends_with_its_last_user() -> None:
@@ -159,9 +166,9 @@ def test_the_line_works_in_one_thread_and_ends_with_its_last_user() -> None:
 
     async def go() -> list[Any]:
         line: Line[int, int] = Line("a line", load, work, drop)
-        line.use(2)
-        line.use(4)
-        asked = [line.ask(i, kind="x", length=i) for i in range(6)]
+        line.use()
+        line.use()
+        asked = [line.ask(i, kind="x", length=i, places=4) for i in range(6)]
         made = list(await asyncio.gather(*asked, return_exceptions=True))
         await line.aclose()
         assert await line.ask(9, kind="x", length=1) == 18
@@ -186,7 +193,7 @@ def test_what_cannot_be_loaded_is_the_answer_to_all() -> None:
         raise BackendError("not_found", "no such model")
 
     async def go() -> None:
-        line: Line[int, int] = Line("a line", load, lambda taken: None, lambda: None).use(2)
+        line: Line[int, int] = Line("a line", load, lambda taken: None, lambda: None).use()
         for _ in range(2):
             with pytest.raises(BackendError, match="no such model") as caught:
                 await line.ask(1, kind="x", length=1)
@@ -208,7 +215,7 @@ def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(place: str, kind: st
     async def go() -> None:
         line: Line[int, int] = Line(
             "a line", lambda: step("load"), lambda taken: work(taken), lambda: None
-        ).use(1)
+        ).use()
 
         def work(taken: Sequence[Waiting[int, int]]) -> None:
             step("work")
@@ -254,3 +261,13 @@ def test_a_chat_template_that_is_not_there() -> None:
 def test_what_it_can_do() -> None:
     assert Local(serves="reward").able() == {"reward"}
     assert Local().able() == {"chat", "n", "logprobs", "prompt_logprobs", "prefill"}
+
+
+def test_roles_on_the_same_weights_are_in_one_place() -> None:
+    """Else the one that is always there would load them again beside the model whose turn it is."""
+    turn, always = Local(model="m", placement="in_turn"), Local(model="m")
+    (problem,) = Local.beside({"policy": turn, "judge": always, "other": Local(model="n")})
+    assert problem.path == "models.judge.placement"
+    assert "models.policy, whose placement is in_turn" in problem.message
+    assert Local.beside({"policy": turn, "judge": turn}) == []
+    assert Local.beside({"policy": turn, "grader": Local(model="m", serves="reward")}) == []

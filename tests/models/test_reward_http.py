@@ -406,6 +406,14 @@ def test_a_run_over_a_service_that_fails_now_and_then_invents_nothing(tmp_path: 
     [
         ({"reward_form": {"request": {"q": "{prompt}"}, "scores": "s"}}, "shows no response"),
         ({"reward_form": {"request": "{a}", "scores": "s"}, "serves": "comparisons"}, "shows no two answers"),
+        ({"reward_form": {"request": "{response}{a}", "scores": "s"}}, r"no \{a\} where .* serves reward"),
+        (
+            {
+                "reward_form": {"request": ["{a}", "{b}", "{messages}"], "scores": "s"},
+                "serves": "comparisons",
+            },
+            r"no \{messages\} where .* serves comparisons",
+        ),
         ({"reward_form": SINGLE, "serves": "chat"}, "for serves: reward or comparisons"),
         ({"reward_form": SINGLE, "reward_path": "auto"}, "reward_path of its own"),
         ({"reward_form": {"request": "{respone}", "scores": "s"}}, r"no \{respone\}"),
@@ -414,6 +422,7 @@ def test_a_run_over_a_service_that_fails_now_and_then_invents_nothing(tmp_path: 
         ({"reward_form": {**SINGLE, "batch": 4}}, "a batch needs item"),
         ({"reward_form": {**MANY, "scores": "scores.0"}}, "in each path"),
         ({"reward_form": {**SINGLE, "scores": "a.*"}}, "in each path"),
+        ({"reward_form": {**MANY, "scores": "results.*.scores.*"}}, "one .* in each path"),
         ({"reward_form": {**MANY, "request": {"x": "{items}", "q": "{prompt}"}}}, "belongs into item"),
         ({"reward_form": {**MANY, "request": {"x": 1}}}, "goes with"),
         ({"mode": "batch"}, "asked live"),

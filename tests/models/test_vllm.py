@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,12 +112,13 @@ def test_what_a_role_can_do() -> None:
 def test_the_key_holds_what_can_change_an_answer(tmp_path: Path) -> None:
     usual = VLLM(model="m").identity()
     assert VLLMServe(model="m").identity() == usual, "a server between them changes nothing"
-    fast = {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "max_num_seqs": 9}
+    fast = {"tensor_parallel_size": 2, "max_num_seqs": 9, "load_format": "safetensors"}
     assert VLLM(model="m", engines=4, engine=fast).identity() == usual
     changes: list[dict[str, Any]] = [
         {"engine": {"quantization": "fp8"}}, {"engine": {"max_model_len": 9}}, {"sampling": {"top_k": 4}},
         {"lora": "an/adapter"}, {"chat_template": "{{ x }}"}, {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning_parser": "qwen3"}, {"serves": "reward"}, {"structured_output": False},
+        {"engine": {"load_format": "dummy"}},
     ]  # fmt: skip
     changed = [str(VLLM(model="m", **change).identity()) for change in changes]
     assert len({str(usual), *changed}) == 1 + len(changes)
@@ -224,6 +226,33 @@ def test_models_that_do_not_fit_together_are_found_before_they_start(
     assert len(VLLM.beside(roles)) == (1 if "on one engine" in said else 0)
 
 
+@pytest.mark.parametrize("field", [{"chat_template": "{{ 1 }}"}, {"lora": "an/adapter"}], ids=str)
+def test_servers_of_one_model_that_are_started_differently_are_two(
+    monkeypatch: pytest.MonkeyPatch, field: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    lora = {"lora": "another/adapter"} if "lora" in field else {}
+    roles = {"one": VLLMServe(model="m", **field), "two": VLLMServe(model="m", **lora)}
+    assert ["is to give 1.84" in str(problem) for problem in VLLM.beside(roles)] == [True]
+    in_turn = {"one": VLLMServe(model="m", placement="in_turn", **field), "two": roles["two"]}
+    assert ["is to give 1.84" in str(problem) for problem in VLLM.beside(in_turn)] == [True]
+    same = {role: VLLMServe(model="m", **field) for role in roles}
+    assert VLLM.beside(same) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "crowded"),
+    [("2,3", "2", True), ("2,3", "3", False), ("0", "3", False), ("", "0", True)],
+)
+def test_a_device_is_the_same_one_by_its_name_and_by_its_place(
+    monkeypatch: pytest.MonkeyPatch, setting: str, device: str, crowded: bool
+) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    found = VLLM.beside({"named": VLLM(model="m", devices=(device,)), "first": VLLM(model="n")})
+    assert [f"device {device} is to give 1.84" in str(problem) for problem in found] == [True] * crowded
+
+
 # ---- requests and replies
 
 
@@ -270,6 +299,16 @@ def choice(text: str, **fields: Any) -> Any:
 
 def entry(token: str | None, logprob: float, rank: int) -> Any:
     return Thing(decoded_token=token, logprob=logprob, rank=rank)
+
+
+@pytest.mark.parametrize("asked", [{"logprobs": 20}, {"prompt_logprobs": 0}])
+def test_a_model_that_overflows_has_no_probabilities(asked: dict[str, int]) -> None:
+    tokens = [{1: entry("yes", math.nan, 1), 2: entry("no", math.nan, 1)}]
+    output = Thing(
+        outputs=[choice("yes", logprobs=tokens)], prompt_token_ids=[1], prompt_logprobs=[None, *tokens]
+    )
+    with pytest.raises(ValueError, match="gave no numbers"):
+        read.completions(output, Request(messages=USER, **asked), "m")  # type: ignore[arg-type]
 
 
 def test_a_finished_output_becomes_completions() -> None:

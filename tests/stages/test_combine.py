@@ -105,6 +105,24 @@ def test_standardised_over_the_run_each_score_has_the_same_say() -> None:
     assert np.allclose([r.values("combined") for r in made], expected)  # type: ignore[union-attr]
 
 
+def test_a_score_that_differs_by_rounding_alone_has_no_say() -> None:
+    rows = [scored("r", a=[1, 2], same=[0.3, 0.1 + 0.2]), scored("s", a=[3, 5], same=[0.3, 0.1 + 0.2])]
+    made = run_stage(Combine(weights={"a": -1, "same": 9}, standardise="run"), rows)  # type: ignore[arg-type]
+    for one in made:
+        assert isinstance(one, Row)
+        first, second = one.values("combined")
+        assert first > second  # type: ignore[operator]
+
+
+def test_scores_too_large_for_a_standard_deviation_end_the_run_in_a_line() -> None:
+    rows = [scored("r", a=[1, 2], b=[math.exp(700), 3])]
+    with pytest.raises(
+        ValueError, match=r"^score 'b': .* too large .*; give standardise its mean and sd"
+    ) as caught:
+        run_stage(Combine(weights={"a": 1, "b": 1}, standardise="run"), rows)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
 def test_constants_that_are_given_stand_for_those_of_the_run() -> None:
     constants = {"a": {"mean": 1, "sd": 2}, "b": {"mean": 0, "sd": 0.5}, "flat": {"mean": 4, "sd": 0}}
     fields: dict[str, Any] = {"weights": {"a": 1, "b": -3, "flat": 5}, "standardise": constants}
@@ -341,6 +359,27 @@ def test_constants_of_a_run_are_taken_from_its_report(tmp_path: Path) -> None:
     bare = {**fields, "standardise": {"file": "../two/run/report.json"}}
     with pytest.raises(RecipeError, match="no stage of that run standardised"):
         ran(tmp_path / "three", tree(labelled(), bare))
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([{"notes": {"mean": 0.5, "sd": 0.1}}], "no stage of that run standardised"),
+        ([{"notes": None}, "a stage"], "no stage of that run standardised"),
+        ({"a": {}}, "no stage of that run standardised"),
+        ([{"notes": {"mean": {"a": 1}, "sd": {}}}], "sd"),
+    ],
+)
+def test_a_report_that_says_something_else_is_refused_in_a_line(
+    tmp_path: Path, stages: Any, said: str
+) -> None:
+    """A stage of somebody's own may note a mean that is another thing."""
+    (tmp_path / "report.json").write_text(json.dumps({"stages": stages}), encoding="utf-8")
+    fields = {"weights": {"a": 1}, "standardise": {"file": str(tmp_path / "report.json")}}
+    with pytest.raises(ValidationError, match=said):
+        Combine.model_validate(fields)
+    with pytest.raises(ValidationError, match="weights of one stage were expected in the report, found 0"):
+        Combine.model_validate({"weights": {"file": str(tmp_path / "report.json")}})
 
 
 def test_weights_in_a_file_are_read_and_a_change_of_them_counts(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_many_heads_without_names_may_come_in_the_order_of_the_alphabet() -> Non
     [
         ({"head_0": 1, "head_1": 2, "head_2": 3}, "heads names 2, and the reward model gave 3 without names"),
         ({"reward": 1}, "gave 1 without names"),
-        ({"help": 1, "safe": 2}, "gave help, safe"),
+        ({"help": 1, "safe": 2}, "heads names 'verbose', and the reward model gave help, safe; take"),
         ({}, "gave no head at all"),
     ],
 )

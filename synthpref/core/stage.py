@@ -58,6 +58,8 @@ class Made:
     """Votes whose mean is the score."""
     one_order: bool = False
     """Whether responses are shown side by side, and in one order only."""
+    lower_is_better: bool = False
+    """Whether it measures what a good response has little of; pair rules hold the highest for the best."""
     of: tuple[str, ...] = ()
     """The scores that it is made of."""
 

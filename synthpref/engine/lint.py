@@ -228,6 +228,17 @@ def no_swap(d: Described) -> Iterator[Warned]:
 # ---- what the pair rule can do with n scores
 
 
+def lower_is_better(d: Described) -> Iterator[Warned]:
+    for rule in d.rules:
+        if any(s.made.lower_is_better for s in d.scores if s.score == rule.takes.score):
+            told = f"chosen will have a high {rule.takes.score!r}, of which a low one is the better"
+            why = "a pair rule holds the higher score for the better response, so the labels are the wrong way round"
+            fix = (
+                "a form of the score that grows with quality (score.perplexity: form: mean), or another score"
+            )
+            yield Warned("lower_is_better", rule.path, told, why, fix)
+
+
 def coarse_scale(d: Described) -> Iterator[Warned]:
     for rule in d.rules:
         made = next((s.made for s in d.scores if s.score == rule.takes.score), Made())
@@ -316,6 +327,7 @@ WARNINGS: Mapping[str, Callable[[Described], Iterator[Warned]]] = {
     "same_family": same_family,
     "one_judge": one_judge,
     "no_swap": no_swap,
+    "lower_is_better": lower_is_better,
     "coarse_scale": coarse_scale,
     "unreachable": unreachable,
     "short_context": short_context,

@@ -28,7 +28,14 @@ from synthpref.engine.rounds import FIRST, Rounds, Spent
 
 T = TypeVar("T", bound=BaseModel)
 Allowed = Literal[
-    "same_model", "same_family", "one_judge", "no_swap", "coarse_scale", "unreachable", "short_context"
+    "same_model",
+    "same_family",
+    "one_judge",
+    "no_swap",
+    "lower_is_better",
+    "coarse_scale",
+    "unreachable",
+    "short_context",
 ]
 SourceCheck = Callable[[Source, Path, Registry], list[Problem]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +14,7 @@ from synthpref.core.logprob import Span, implicit_reward, log_ratio, perplexity
 from synthpref.core.parse import parse_choice
 from synthpref.core.reply import Parsed
 from synthpref.core.seam import Ask, Capability
-from synthpref.core.stage import PROMPT, ROLE, Calls, Load, PromptName, Role, RowStage
+from synthpref.core.stage import PROMPT, ROLE, Calls, Load, Made, PromptName, Role, RowStage
 from synthpref.core.types import Message, Row, Score
 from synthpref.stages.asking import Question, ask_parsed
 from synthpref.stages.judging import EMPTY, NO_REFERENCE, Column, present, verdict_form
@@ -69,6 +70,10 @@ class Perplexity(Probable):
 
     def gives(self) -> set[str]:
         return {f"score:{self.name}"}
+
+    def makes(self, samples: int) -> dict[str, Made]:
+        lower = self.form == "perplexity"
+        return {name: replace(made, lower_is_better=lower) for name, made in super().makes(samples).items()}
 
     async def run(self, row: Row, ask: Ask) -> Row:
         formulas = {"perplexity": perplexity, "mean": lambda s: s.mean, "sum": lambda s: s.total}

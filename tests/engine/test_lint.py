@@ -80,6 +80,9 @@ TABLE: list[tuple[str, Described, bool]] = [
     ("one_judge", judged(), False),
     ("no_swap", judged(GPT, one_order=True), True),
     ("no_swap", judged(GPT), False),
+    ("lower_is_better", ruled(BEST, 8, lower_is_better=True), True),
+    ("lower_is_better", ruled(BEST, 8), False),
+    ("lower_is_better", ruled(Takes("another"), 8, lower_is_better=True), False),
     ("coarse_scale", ruled(BEST, 32, levels=5), True),
     ("coarse_scale", ruled(BEST, 32, levels=10), False),
     ("coarse_scale", ruled(BEST, 200, levels=10), True),
@@ -265,6 +268,13 @@ EXTREMES = {"pair.extremes": {"score": "good"}}
 
 def test_a_jury_of_two_families_on_a_fine_scale_has_no_warning(tmp_path: Path) -> None:
     assert found(recipe(tmp_path, SAMPLE, JURY, EXTREMES)) == []
+
+
+@pytest.mark.parametrize(("form", "told"), [("perplexity", ["lower_is_better"]), ("mean", []), ("sum", [])])
+def test_pairs_by_a_perplexity_are_the_wrong_way_round(tmp_path: Path, form: str, told: list[str]) -> None:
+    by = {"score.perplexity": {"model": "judge", "form": form, "name": "good"}}
+    path = recipe(tmp_path, SAMPLE, by, EXTREMES, allow=["one_judge"])
+    assert found(path) == [(name, "stages[2].pair.extremes") for name in told]
 
 
 def test_each_warning_is_found_in_a_recipe_under_its_path(tmp_path: Path) -> None:

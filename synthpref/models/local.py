@@ -53,7 +53,7 @@ class Local(Placed):
     top_k: int | None = Field(default=None, ge=0)
     """Draw among so many of the most probable tokens; 0 for all, by default the model's own setting."""
     chat_template: str | None = None
-    """A chat template, or a file that holds one, instead of the model's own."""
+    """A chat template instead of the model's own, or a file that holds one, from the folder where the run is started."""
     chat_template_kwargs: Mapping[str, Any] = {}
     """What the chat template is given besides, such as enable_thinking: false."""
     batch: Annotated[int, NEUTRAL] = Field(default=8, ge=1)

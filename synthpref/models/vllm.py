@@ -64,7 +64,7 @@ class VLLM(Placed):
     sampling: Mapping[str, Any] = {}
     """More sampling parameters by vLLM's names, such as top_k or repetition_penalty."""
     chat_template: str | None = None
-    """A chat template, or a file that holds one, instead of the model's own."""
+    """A chat template instead of the model's own, or a file that holds one, from the folder where the run is started."""
     chat_template_kwargs: Mapping[str, Any] = {}
     """What the chat template is given besides, such as enable_thinking: false."""
     reasoning_parser: str | None = None

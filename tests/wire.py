@@ -276,11 +276,12 @@ def running(server: S) -> Iterator[S]:
         await runner.setup()
         site = await listen()
         server.leave = leave
-        ready.set()
 
     def work() -> None:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(start())
+        # Not before: a test that is quick would stop what is not yet to run for ever.
+        loop.call_soon(ready.set)
         loop.run_forever()
         loop.run_until_complete(runner.cleanup())
         # A handler that hangs outlives its connection.

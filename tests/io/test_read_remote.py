@@ -259,58 +259,54 @@ class Alone(LocalFileSystem):
         return super()._open(path, *args, **kwargs)
 
 
-def test_each_thread_has_a_connection_of_its_own(tmp_path: Path) -> None:
+@pytest.fixture
+def alone(tmp_path: Path) -> Remote:
     fsspec.register_implementation("alone", Alone, clobber=True)
-    remote = Remote(f"alone://{tmp_path}/run")
-    assert remote.create("a", b"1")
+    return Remote(f"alone://{tmp_path}/run")
+
+
+def test_each_thread_has_a_connection_of_its_own(alone: Remote) -> None:
+    assert alone.create("a", b"1")
     with ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(remote.create, "a", b"2").result()
-        assert list(pool.submit(remote.files).result()) == ["a"]
-    assert list(remote.files()) == ["a"]
+        assert not pool.submit(alone.create, "a", b"2").result()
+        assert list(pool.submit(alone.files).result()) == ["a"]
+    assert list(alone.files()) == ["a"]
 
 
-def test_a_connection_that_broke_is_made_again(tmp_path: Path) -> None:
-    fsspec.register_implementation("alone", Alone, clobber=True)
-    remote = Remote(f"alone://{tmp_path}/run")
-    remote.write("a", b"1")
-    remote._fs.broken = True
+def test_a_connection_that_broke_is_made_again(alone: Remote) -> None:
+    alone.write("a", b"1")
+    alone._fs.broken = True
     with pytest.raises(RemoteError, match="Socket is closed") as error:
-        remote.read("a")
+        alone.read("a")
     assert error.value.passing
-    assert list(remote.files()) == ["a"]
+    assert list(alone.files()) == ["a"]
 
 
-def test_a_connection_that_was_idle_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec.register_implementation("alone", Alone, clobber=True)
+def test_a_connection_that_was_idle_is_made_anew(alone: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remotes, "LOGIN", {"alone"})
-    remote = Remote(f"alone://{tmp_path}/run")
-    remote.write("a", b"1")
-    before = remote._fs
-    assert remote._fs is before
+    alone.write("a", b"1")
+    before = alone._fs
+    assert alone._fs is before
     before.broken = True
     monkeypatch.setattr(remotes, "IDLE_S", -1.0)
-    assert list(remote.files()) == ["a"]
+    assert list(alone.files()) == ["a"]
 
 
-def test_what_cannot_be_listed_is_not_empty(tmp_path: Path) -> None:
-    fsspec.register_implementation("alone", Alone, clobber=True)
-    remote = Remote(f"alone://{tmp_path}/run")
-    remote.write("a", b"1")
-    remote._fs.broken = True
+def test_what_cannot_be_listed_is_not_empty(alone: Remote) -> None:
+    alone.write("a", b"1")
+    alone._fs.broken = True
     with pytest.raises(RemoteError, match="cannot be listed"):
-        remote.files()
+        alone.files()
 
 
-def test_what_cannot_be_removed_is_not_gone(tmp_path: Path) -> None:
-    fsspec.register_implementation("alone", Alone, clobber=True)
-    remote = Remote(f"alone://{tmp_path}/run")
-    remote.write("a", b"1")
-    remote._fs.broken = True
+def test_what_cannot_be_removed_is_not_gone(alone: Remote) -> None:
+    alone.write("a", b"1")
+    alone._fs.broken = True
     with pytest.raises(RemoteError, match="cannot be removed"):
-        remote.remove("a")
-    remote.remove("a")
-    remote.remove("a")
-    assert remote.files() == {}
+        alone.remove("a")
+    alone.remove("a")
+    alone.remove("a")
+    assert alone.files() == {}
 
 
 def test_a_large_file_goes_in_parts_and_appears_whole(store: Store, tmp_path: Path) -> None:

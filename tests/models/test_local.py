@@ -28,7 +28,6 @@ from synthpref.core.types import Message, Row
 from synthpref.models.local import Local, _load
 from synthpref.models.local_batch import Batches, Task
 from synthpref.models.local_line import Waiting
-from synthpref.models.local_loaded import Loaded
 from synthpref.models.local_text import sampling
 from synthpref.models.local_write import Writer
 
@@ -438,6 +437,21 @@ def test_a_model_without_chat_template_wants_one(folder: Path) -> None:
 # ---- memory
 
 
+def worked(batches: Batches, *requests: Request) -> list[Any]:
+    """What becomes of requests that are one batch."""
+
+    async def go() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        line = [
+            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
+            for i, request in enumerate(requests)
+        ]
+        await asyncio.to_thread(batches.work, line)
+        return await asyncio.gather(*(one.future for one in line), return_exceptions=True)
+
+    return asyncio.run(go())
+
+
 class Small:
     """A writer with memory for a few tokens at once, in place of the real one."""
 
@@ -458,18 +472,9 @@ def test_what_is_too_much_at_once_is_done_in_parts(strong: Tiny) -> None:
     asked = [chat(text, temperature=0) for text in ("Why?", "How?", "Who?", "What? " * 60)]
     expected = [group[0].text for group in ask_all(spec, *asked[:3])]
 
-    async def go() -> tuple[list[Any], list[int]]:
-        small = Small(batches.writer, 60)
-        batches.writer = small  # type: ignore[assignment]
-        loop = asyncio.get_running_loop()
-        line = [
-            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
-            for i, request in enumerate(asked)
-        ]
-        await asyncio.to_thread(batches.work, line)
-        return await asyncio.gather(*(one.future for one in line), return_exceptions=True), small.sizes
-
-    made, sizes = asyncio.run(go())
+    small = Small(batches.writer, 60)
+    batches.writer = small  # type: ignore[assignment]
+    made, sizes = worked(batches, *asked), small.sizes
     assert [group[0].text for group in made[:3]] == expected
     assert sizes[0] == 4
     assert sizes[-1] == 1
@@ -485,7 +490,7 @@ BAD = "Z"
 """A word at which the tiny model overflows, as some do in float16."""
 
 
-def overflowing(folder: str, at: str) -> Loaded:
+def overflowing(folder: str, at: str) -> Batches:
     """A tiny model that makes no numbers where it reads BAD ("in"), or an infinite logit for it ("out")."""
     found = _load(Local(model=folder))
     (token,) = found.tokenizer(BAD, add_special_tokens=False)["input_ids"]
@@ -496,24 +501,9 @@ def overflowing(folder: str, at: str) -> Loaded:
         word = torch.arange(found.vocabulary) == token
         head = found.model.get_output_embeddings()
         head.register_forward_hook(lambda _, given, made: made.masked_fill(word, math.inf))
-    return found
-
-
-def worked(found: Loaded, *requests: Request) -> list[Any]:
-    """What becomes of requests that are one batch."""
     batches = Batches("tiny", lambda: found)
     batches.load()
-
-    async def go() -> list[Any]:
-        loop = asyncio.get_running_loop()
-        line = [
-            Waiting(Task(request, None, None, {}), "chat", 1, 1, 8, (0, i), loop.create_future(), loop)
-            for i, request in enumerate(requests)
-        ]
-        await asyncio.to_thread(batches.work, line)
-        return await asyncio.gather(*(one.future for one in line), return_exceptions=True)
-
-    return asyncio.run(go())
+    return batches
 
 
 @pytest.mark.parametrize("how", [{}, {"prompt_logprobs": 0}, {"prompt_logprobs": 2}], ids=str)

@@ -129,7 +129,7 @@ def _phases(run: Callable[[], Any], rows: int, samples: int) -> dict[str, float]
             db.execute("PRAGMA wal_checkpoint(FULL)")
         return journal.path.stat().st_size
 
-    Runner.walk, Runner._barrier, job.finish = timed_walk, timed_barrier, timed_finish  # type: ignore
+    Runner.walk, Runner._barrier, job.finish = timed_walk, timed_barrier, timed_finish  # type: ignore[method-assign, assignment]
     result = run()
     Runner.walk, Runner._barrier, job.finish = walk, barrier, finish  # type: ignore[method-assign]
     assert not result.stopped, result.stopped

@@ -346,7 +346,7 @@ def export_run(
     """Write a finished run in another format, by default into its dataset-FORMAT/; (where, how many records)."""
     name = f"dataset-{exporter.format}"
     needed = ("summary.json", "recipe.yaml", "rows.parquet", "agreement.json", "report.md")
-    other = f"{name}/data/train.{'parquet' if jsonl else 'jsonl'}"
+    other = f"{name}/{export.data_file(jsonl=not jsonl)}"
     with looked_at(run, *needed, changing=out is None, gone=other) as folder:
         summary = finished(folder)
         text = (folder / "recipe.yaml").read_text(encoding="utf-8")

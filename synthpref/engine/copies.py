@@ -19,6 +19,7 @@ from typing import Protocol
 from synthpref.core.errors import JournalDamaged
 from synthpref.engine.folder import JOURNAL, SHARDS, write_json
 from synthpref.engine.lease import LEASE, Files
+from synthpref.engine.pages import index_of, log_of
 from synthpref.engine.salvage import mend, salvage
 from synthpref.engine.segments import add_calls, identity, last_call, snapshot
 
@@ -117,9 +118,9 @@ class Copy:
                 log_file.write(text)
             part.unlink()
         else:
-            for ending in ("-wal", "-shm"):
+            for beside in (log_of(file), index_of(file)):
                 # Left by who was killed; SQLite would take it for a part of the new file.
-                (self.folder / f"{name}{ending}").unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
             self.store.fetch(name, file)
             if name == JOURNAL:
                 mend(file)
@@ -136,7 +137,7 @@ class Copy:
 
     def stamp(self, name: str) -> str:
         """Changes when the file here does."""
-        found = [path.stat() for path in (self.folder / name, self.folder / f"{name}-wal") if path.exists()]
+        found = [path.stat() for path in (self.folder / name, log_of(self.folder / name)) if path.exists()]
         return " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in found)
 
     def changed(self) -> list[str]:

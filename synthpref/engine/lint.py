@@ -84,6 +84,10 @@ class Described:
     rules: tuple[Ruled, ...] = ()
     shown: tuple[Shown, ...] = ()
 
+    def made(self, score: str) -> Made:
+        """How it comes about, where a stage gives it."""
+        return next((scored.made for scored in self.scores if scored.score == score), Made())
+
     def judges(self, score: str) -> tuple[str, ...]:
         """The roles whose word a score is, those of the scores that it is made of included."""
         found: dict[str, None] = {}
@@ -230,7 +234,7 @@ def no_swap(d: Described) -> Iterator[Warned]:
 
 def lower_is_better(d: Described) -> Iterator[Warned]:
     for rule in d.rules:
-        if any(s.made.lower_is_better for s in d.scores if s.score == rule.takes.score):
+        if d.made(rule.takes.score).lower_is_better:
             told = f"chosen will have a high {rule.takes.score!r}, of which a low one is the better"
             why = "a pair rule holds the higher score for the better response, so the labels are the wrong way round"
             fix = (
@@ -241,7 +245,7 @@ def lower_is_better(d: Described) -> Iterator[Warned]:
 
 def coarse_scale(d: Described) -> Iterator[Warned]:
     for rule in d.rules:
-        made = next((s.made for s in d.scores if s.score == rule.takes.score), Made())
+        made = d.made(rule.takes.score)
         if not rule.takes.best or made.levels is None or rule.samples < 2:
             continue
         levels = (made.levels - 1) * made.votes + 1

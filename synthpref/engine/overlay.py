@@ -17,8 +17,7 @@ from synthpref.core.seam import Completion
 from synthpref.core.types import Row
 from synthpref.engine.journal import Journal
 from synthpref.engine.merge import identify
-from synthpref.engine.records import CACHE_KB, Key, Records
-from synthpref.engine.segments import reading
+from synthpref.engine.records import CACHE_KB, Key, Records, reading
 
 Mine = Callable[[str], bool]
 """Whether a row is one of the shard's, by its id."""

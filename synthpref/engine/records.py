@@ -84,6 +84,11 @@ def answers_in(body: bytes, row: str, key: bytes, first: int, role: str) -> list
     return _completions.validate_json(unseal(body, row, key, str(first), role))
 
 
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, also while others write."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)
+
+
 def pack(thing: Any) -> bytes:
     """A row, request or completion as it is kept; equal things give equal bytes."""
     return orjson.dumps(thing, option=orjson.OPT_SORT_KEYS)

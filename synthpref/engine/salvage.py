@@ -23,7 +23,7 @@ from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.ask import seed_of
 from synthpref.engine.pages import FILE_HEADER, MAGIC, index_of, log_of, read_log, records, stated_pages
-from synthpref.engine.records import SCHEMA, SPEND, answers_in, cost_of, digest, is_damage, unseal
+from synthpref.engine.records import SCHEMA, SPEND, answers_in, cost_of, digest, is_damage, reading, unseal
 
 _request = TypeAdapter(Request)
 
@@ -83,7 +83,7 @@ def check(path: Path) -> str | None:
         return f"{stated * size - there:,} bytes are missing at its end"
     try:
         # Read-only, because who closes a journal last folds the log in and deletes it.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+        with closing(reading(path)) as db:
             [(found,)] = db.execute("PRAGMA integrity_check(1)").fetchall()
     except sqlite3.Error as error:
         if is_damage(error):

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from synthpref.engine.merge import IDENTITY, PIECE
-from synthpref.engine.records import INDEXES, SCHEMA, SPEND, answers_in, cost_of, damaged, is_damage
+from synthpref.engine.records import INDEXES, SCHEMA, SPEND, answers_in, cost_of, damaged, is_damage, reading
 
 _NEW = """INSERT INTO main.calls SELECT * FROM other.calls o WHERE o.rowid > ? AND o.rowid <= ? AND NOT EXISTS
   (SELECT 1 FROM main.calls c WHERE c.row = o.row AND c.key = o.key AND c.first = o.first AND c.count = o.count)"""
@@ -80,8 +80,3 @@ def add_calls(journal: Path, piece: Path) -> int:
             raise
         raise damaged(journal, error) from error
     return new
-
-
-def reading(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, also while others write."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)

@@ -45,6 +45,11 @@ class ExportStats:
     columns: tuple[str, ...]
 
 
+def data_file(*, jsonl: bool) -> str:
+    """Where a dataset's rows are, in its folder."""
+    return f"data/train.{'jsonl' if jsonl else 'parquet'}"
+
+
 def write(rows: Iterable[Row], exporter: Exporter, folder: Path, *, jsonl: bool = False) -> ExportStats:
     """Write `folder`/data/train.parquet (or .jsonl), streamed; the same rows give the same bytes.
 
@@ -52,9 +57,8 @@ def write(rows: Iterable[Row], exporter: Exporter, folder: Path, *, jsonl: bool 
     what was there before.
     """
     schema = exporter.columns()
-    path, other = (folder / "data" / f"train.{ending}" for ending in ("parquet", "jsonl"))
+    path, other = (folder / data_file(jsonl=kind) for kind in (jsonl, not jsonl))
     if jsonl:
-        path, other = other, path
         count = _write_jsonl(path, exporter.records(rows))
     else:
         count = parquet.write(path, schema, exporter.records(rows))

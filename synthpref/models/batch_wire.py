@@ -244,7 +244,7 @@ def _of(answer: Any, key: str) -> Any:
     try:
         return answer[key]
     except wire.UNREADABLE as error:
-        raise _odd(answer, f"no {key!r}") from error
+        raise wire.odd(answer, f"no {key!r}") from error
 
 
 def _state(answer: Any) -> State:
@@ -265,9 +265,4 @@ def _state(answer: Any) -> State:
             tuple(error if isinstance(error, Mapping) else {"message": str(error)} for error in listed),
         )
     except wire.UNREADABLE as error:
-        raise _odd(answer, str(error)) from error
-
-
-def _odd(answer: Any, why: str) -> BackendError:
-    shown = repr(answer)[: wire.SHOWN]
-    return BackendError("transient", f"the answer has an unknown shape ({why}): {shown}")
+        raise wire.odd(answer, str(error)) from error

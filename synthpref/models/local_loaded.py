@@ -10,7 +10,7 @@ from typing import Any
 from synthpref.core.seam import TokenLogprob
 from synthpref.models.local_text import pieces
 from synthpref.models.reward_json import head_names, named_heads
-from synthpref.models.wire import LEAST
+from synthpref.models.wire import LEAST, NO_NUMBERS
 
 Others = tuple[tuple[str, float], ...]
 """Alternatives to a token, with their log-probabilities, the most probable first."""
@@ -91,7 +91,7 @@ class Loaded:
         """Raise ValueError where they make no probabilities: an infinity, or what is none, would draw any token."""
         # Of a row that holds a NaN it is the maximum.
         if not bool(logits.amax(-1).isfinite().all()):
-            raise ValueError("the model gave no numbers; another dtype may help (float16 overflows in some)")
+            raise ValueError(NO_NUMBERS)
 
     def read(self, logits: Any, ids: list[int], top: int) -> tuple[TokenLogprob | None, ...]:
         """The prompt's tokens, each with its log-probability after those before it."""

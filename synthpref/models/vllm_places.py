@@ -59,13 +59,12 @@ def problems(roles: Mapping[str, Spec]) -> list[Problem]:
         started_with = {**spec.start_arguments(), "enable_sleep_mode": None}
         keys[role] = arguments.signature(spec.backend, started_with, *spec.alike())
     found = at_odds(keys, roles)
-    # Of an engine its first role.
-    fleets = {key: role for role, key in reversed(keys.items())}
-    return (
-        found
-        if found or arguments.on_cpu()
-        else _crowded({r: roles[r] for r in roles if r in fleets.values()})
-    )
+    if found or arguments.on_cpu():
+        return found
+    first: dict[str, str] = {}
+    for role, key in keys.items():
+        first.setdefault(key, role)
+    return _crowded({role: roles[role] for role in first.values()})
 
 
 def _crowded(fleets: Mapping[str, Spec]) -> list[Problem]:

@@ -24,6 +24,7 @@ from synthpref.core.types import Usage
 SHOWN = 300
 LEAST = -9999.0
 """A log-probability for what cannot be; JSON has no infinity. vLLM sends the same."""
+NO_NUMBERS = "the model gave no numbers; another dtype may help (float16 overflows in some)"
 _HINTS = {
     "response_format": "set structured_output: false on the role",
     "prompt_logprobs": "set prompt_logprobs: false on the role",
@@ -125,7 +126,7 @@ def position(entries: Sequence[tuple[str, float, int]], top: int) -> TokenLogpro
     once more among the others only by its rank. Raises ValueError where one is no number: a model that overflows has
     no verdict, and no probability either."""
     if any(math.isnan(logprob) for _, logprob, _ in entries):
-        raise ValueError("the model gave no numbers; another dtype may help (float16 overflows in some)")
+        raise ValueError(NO_NUMBERS)
     ranked = sorted(entries, key=lambda entry: entry[2])
     own, logprob, _ = entries[0]
     return TokenLogprob(own, max(logprob, LEAST), tuple((t, max(p, LEAST)) for t, p, r in ranked if r <= top))
@@ -169,9 +170,10 @@ def no_error_inside(answer: Any) -> None:
         raise http_error(status, {}, orjson.dumps({"error": inside}))
 
 
-def odd(answer: Any, error: Exception) -> BackendError:
+def odd(answer: Any, error: Exception | str) -> BackendError:
+    why = error if isinstance(error, str) else type(error).__name__
     text = repr(answer)[:SHOWN]
-    return BackendError("transient", f"the answer has an unknown shape ({type(error).__name__}): {text}")
+    return BackendError("transient", f"the answer has an unknown shape ({why}): {text}")
 
 
 def decode(body: bytes, *, lenient: bool = False) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from synthpref.core.stage import Barrier, Calls, Load, Made, PromptName, Role, RowStage, Stage, Takes
     from synthpref.core.types import Comparison, Drop, Message, Origin, Pair, Row, Sample, Score, Usage, Vote
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Ask",

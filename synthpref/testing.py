@@ -17,6 +17,7 @@ from typing import Any, get_args
 from synthpref.core.seam import Capability, Completion, ModelInfo, Request, RequestAsk
 from synthpref.core.stage import Barrier, RowStage, Stage
 from synthpref.core.template import Prompts
+from synthpref.core.thinking import read_completion
 from synthpref.core.types import Drop, Message, Note, Row, Sample
 from synthpref.engine.prompts import prompt_source
 
@@ -51,7 +52,8 @@ class FunctionAsk(RequestAsk):
     async def _send(self, model: str, request: Request) -> list[Completion]:
         self.requests.append((model, request))
         replies = self._answer(request)
-        return [Completion(text=r, finish_reason="stop") if isinstance(r, str) else r for r in replies]
+        made = [Completion(text=r, finish_reason="stop") if isinstance(r, str) else r for r in replies]
+        return [read_completion(completion) for completion in made]
 
     def prompt(self, name: str, **values: Any) -> list[Message]:
         return self._prompts.render(name, values)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from synthpref.core.errors import Problem
+from synthpref.core.finish import Ending, ending_of
 from synthpref.core.types import Message, Usage
 
 Capability = Literal[
@@ -75,6 +76,7 @@ class Completion:
 
     text: str = ""
     finish_reason: str | None = None
+    """The endpoint's own word; `ended` says what it means."""
     reasoning: str | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
@@ -89,6 +91,11 @@ class Completion:
     model: str = ""
     """The model as the endpoint named it."""
     seed: int | None = None
+
+    @property
+    def ended(self) -> Ending:
+        """How the text ended, whatever the endpoint's word for it."""
+        return ending_of(self.finish_reason)
 
 
 class Backend(Protocol):

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from synthpref.core.finish import Ending, ending_of
+
 Message = dict[str, str]
 """A chat message as on the OpenAI wire: {"role": "system" | "user" | "assistant", "content": text}."""
 
@@ -87,7 +89,8 @@ class Sample:
     text: str
     model: str = ""
     finish_reason: str | None = None
-    """As the endpoint said: "stop", "length" (truncated), "content_filter"; None when it was brought."""
+    """The endpoint's own word for how the text ended, such as "stop", "length" or "content_filter"; None where it gave
+    none, or where the source provided the sample."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """The sampling parameters in effect (temperature, top_p, max_tokens, system, ...)."""
     seed: int | None = None
@@ -97,13 +100,18 @@ class Sample:
     scores: Mapping[str, Score] = field(default_factory=dict)
 
     @property
+    def ended(self) -> Ending:
+        return ending_of(self.finish_reason)
+
+    @property
     def truncated(self) -> bool:
-        return self.finish_reason == "length"
+        """Whether the end of the text is missing: the endpoint cut it off, or broke down."""
+        return self.ended in ("cut", "failed")
 
     @property
     def filtered(self) -> bool:
         """Whether the endpoint's filter took the text away, or what came after it."""
-        return self.finish_reason == "content_filter"
+        return self.ended == "filtered"
 
     @property
     def empty(self) -> bool:

@@ -23,6 +23,7 @@ import orjson
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, ModelInfo, ModelSpec, Request, RequestAsk
 from synthpref.core.template import Prompts
+from synthpref.core.thinking import read_completion
 from synthpref.core.types import Message
 from synthpref.engine.journal import Journal
 from synthpref.engine.records import Key
@@ -178,7 +179,16 @@ class RowAsk(RequestAsk):
                     await self._buy_singly(role, request, key, missing)
             finally:
                 self._models.leave()
-        return [walk.kept[key, i] for i in ordinals]
+        if request.kind != "chat":
+            return [walk.kept[key, i] for i in ordinals]
+        return [read_completion(walk.kept[key, i], self._limit(request, key, i)) for i in ordinals]
+
+    def _limit(self, request: Request, key: bytes, ordinal: int) -> int | None:
+        """The most tokens of an answer whose usage counts it alone; None where others were made by the same call, or
+        nothing says so."""
+        following = self._walk.kept.get((key, ordinal + 1))
+        alone = request.n == 1 or (following is not None and following.usage is not None)
+        return request.max_tokens if alone else None
 
     async def _buy_singly(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
         """Ask for the missing ordinals one by one, at once. Every answer that comes is kept, also where another

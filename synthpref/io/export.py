@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from synthpref.core.errors import ExportError
 from synthpref.core.export import Exporter
+from synthpref.core.thinking import join_thinking
 from synthpref.core.types import Message, Pair, Row, Sample
 from synthpref.io import parquet
 
@@ -88,8 +89,20 @@ def _duo(row: Row, pair: Pair) -> tuple[Sample, Sample]:
     return chosen, rejected
 
 
-def _answer(sample: Sample) -> list[Message]:
-    return [{"role": "assistant", "content": sample.text}]
+class _Answers(Exporter):
+    """Base of the formats that hold responses."""
+
+    reasoning: Literal["drop", "keep"] = "drop"
+    """What a reasoning model thought before it answered: `drop` leaves it out; `keep` writes it before the answer,
+    between <think> and </think> as the chat templates of Qwen3 and DeepSeek-R1 have it, for training such models."""
+
+    def text(self, sample: Sample) -> str:
+        """The response as it is written."""
+        return join_thinking(sample.reasoning, sample.text) if self.reasoning == "keep" else sample.text
+
+    def answer(self, sample: Sample) -> list[Message]:
+        """The same, as a message."""
+        return [{"role": "assistant", "content": self.text(sample)}]
 
 
 def _score(row: Row, pair: Pair, sample: Sample) -> float | None:
@@ -121,7 +134,7 @@ def _labelled(row: Row) -> Iterator[tuple[Sample, bool]]:
     yield from ((sample, False) for text, sample in bad.items() if text not in good)
 
 
-class _Pairs(Exporter):
+class _Pairs(_Answers):
     extras: tuple[Extra, ...] = ("id", "scores", "p", "agreement", "models", "rule", "rationale")
     """Columns beside the texts: "p" is the probability that chosen is preferred, with the ends of its 95 % interval;
     "agreement" the share of the votes on the label's side, and how many votes there are. All may hold nulls but `margin`: RewardTrainer reads it, and takes it for whole
@@ -196,7 +209,7 @@ class TrlPreference(_Pairs):
     `rejected` are lists of messages."""
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
-        return {"prompt": row.prompt, "chosen": _answer(chosen), "rejected": _answer(rejected)}
+        return {"prompt": row.prompt, "chosen": self.answer(chosen), "rejected": self.answer(rejected)}
 
     def kinds(self) -> dict[str, pa.DataType]:
         return {"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES}
@@ -207,7 +220,7 @@ class TrlPreferenceStandard(_Pairs):
     messages is written as "role: text" paragraphs."""
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
-        return {"prompt": row.prompt_text, "chosen": chosen.text, "rejected": rejected.text}
+        return {"prompt": row.prompt_text, "chosen": self.text(chosen), "rejected": self.text(rejected)}
 
     def kinds(self) -> dict[str, pa.DataType]:
         return {"prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT}
@@ -217,7 +230,10 @@ class TrlImplicit(_Pairs):
     """Pairs as whole conversations: `chosen` and `rejected` hold the prompt's messages and the response."""
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
-        return {"chosen": [*row.prompt, *_answer(chosen)], "rejected": [*row.prompt, *_answer(rejected)]}
+        return {
+            "chosen": [*row.prompt, *self.answer(chosen)],
+            "rejected": [*row.prompt, *self.answer(rejected)],
+        }
 
     def kinds(self) -> dict[str, pa.DataType]:
         return {"chosen": _MESSAGES, "rejected": _MESSAGES}
@@ -243,10 +259,11 @@ class TrlReward(_Pairs):
         return tuple(dict.fromkeys((*self.extras, *(("margin",) if self.margin else ()))))
 
     def _like(self) -> TrlPreference | TrlImplicit:
-        return (TrlPreference if self.prompt == "explicit" else TrlImplicit)(format=self.format)
+        made = TrlPreference if self.prompt == "explicit" else TrlImplicit
+        return made(format=self.format, reasoning=self.reasoning)
 
 
-class TrlKto(Exporter):
+class TrlKto(_Answers):
     """Single responses for KTO: `prompt`, `completion` and `label`, true for a chosen one.
 
     A response that was paired several times is written once, and one that was both chosen and rejected is left
@@ -258,7 +275,7 @@ class TrlKto(Exporter):
         return _apart(
             {
                 "prompt": row.prompt,
-                "completion": _answer(sample),
+                "completion": self.answer(sample),
                 "label": label,
                 "id": row.id,
                 "model": sample.model or None,
@@ -337,7 +354,7 @@ class TrlPromptOnly(Exporter):
         return pa.schema({"prompt": _MESSAGES, "id": _TEXT})
 
 
-class Sft(Exporter):
+class Sft(_Answers):
     """Conversations for supervised training: `messages` holds the prompt and a good response.
 
     That is each response that was chosen and never rejected; with `score`, the one response that scores
@@ -354,7 +371,7 @@ class Sft(Exporter):
         for row in rows:
             for sample in self._good(row):
                 yield {
-                    "messages": [*row.prompt, *_answer(sample)],
+                    "messages": [*row.prompt, *self.answer(sample)],
                     "id": row.id,
                     "model": sample.model or None,
                 }

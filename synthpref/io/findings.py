@@ -274,9 +274,25 @@ def _length(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _samples(report: Mapping[str, Any]) -> Iterator[str]:
     samples = report["samples"]
-    for what, text in (("truncated", "were cut off by the token limit"), ("empty", "are empty")):
-        if samples[what]:
+    for what, text in (
+        ("truncated", "were cut off"),
+        ("filtered", "were taken away or cut short by a content filter"),
+        ("empty", "are empty"),
+    ):
+        if samples.get(what):
             yield f"{samples[what]:,} of {samples['count']:,} responses {text}."
+    if unknown := samples.get("unknown_finish_reasons"):
+        words = ", ".join(repr(word) for word in unknown)
+        yield (
+            f"The endpoint ended {sum(unknown.values()):,} responses with a finish_reason that is not known ({words}); "
+            "they count as cut off, and pairs leave them out."
+        )
+    if special := samples.get("special_tokens"):
+        tokens = ", ".join(f"`{token}`" for token in special)
+        yield (
+            f"{samples['with_special_tokens']:,} responses hold tokens of a chat template ({tokens}) within their text. "
+            "Unless the prompts ask for them, the server's chat template or stop tokens are wrong."
+        )
     models = {name: m for name, m in samples["models"].items() if m["chosen"] + m["rejected"]}
     if len(models) > 1:
         best = max(models, key=lambda name: models[name]["chosen"] / max(models[name]["samples"], 1))

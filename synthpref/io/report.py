@@ -9,7 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from synthpref.core.finish import is_known
 from synthpref.core.ranking import cycles
+from synthpref.core.thinking import SPECIAL
 from synthpref.core.types import Comparison, Pair, Row, Sample, Vote
 from synthpref.io.findings import statements
 from synthpref.io.jurors import Jurors
@@ -24,6 +26,10 @@ def build(rows: Iterable[Row], summary: Mapping[str, Any]) -> Report:
     for row in rows:
         tally.add(row)
     return tally.report(summary)
+
+
+MOST_SPECIAL = 1000
+"""Kinds of special tokens that are counted."""
 
 
 class _Scored:
@@ -60,7 +66,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.rows = self.paired_rows = self.pairs = self.rationales = self.samples = self.empty = 0
-        self.truncated = 0
+        self.truncated = self.filtered = self.reasoned = self.special_samples = 0
+        self.special: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
         self.margins, self.per_row = Spread(), Spread()
         self.ps, self.p_lows, self.agreements, self.votes = Spread(), Spread(), Spread(), Spread()
         self.sure = self.plain = 0
@@ -104,6 +112,13 @@ class Tally:
         self.samples += 1
         self.empty += sample.empty
         self.truncated += sample.truncated
+        self.filtered += sample.filtered
+        self.reasoned += sample.reasoning is not None
+        if (special := set(SPECIAL.findall(sample.text))) and len(self.special) < MOST_SPECIAL:
+            self.special.update(special)
+        self.special_samples += bool(special)
+        if not is_known(sample.finish_reason):
+            self.unknown[str(sample.finish_reason)] += 1
         self.words.add(len(sample.text.split()))
         self.finish[sample.finish_reason or "not given"] += 1
         self.models[sample.model or "not named"].samples += 1
@@ -258,6 +273,11 @@ class Tally:
                 "per_row": self.per_row.facts(),
                 "empty": self.empty,
                 "truncated": self.truncated,
+                "filtered": self.filtered,
+                "with_reasoning": self.reasoned,
+                "with_special_tokens": self.special_samples,
+                "special_tokens": dict(self.special.most_common(5)),
+                "unknown_finish_reasons": ordered(self.unknown),
                 "finish_reasons": ordered(self.finish),
                 "models": {
                     name: {"samples": m.samples, "chosen": m.chosen, "rejected": m.rejected}

@@ -135,7 +135,7 @@ class Batches:
         if request.kind != "chat":
             return Prompt(waiting, request, ids, types=types)
         how = texts.sampling(request, task.top_k, self.loaded.usual, self.loaded.context - len(ids))
-        return Prompt(waiting, request, ids, how, begun=text.rstrip().endswith(texts.THOUGHT[0]))
+        return Prompt(waiting, request, ids, how, begun=text.rstrip().endswith(texts.THOUGHT))
 
     def _rewards(self, prompts: list[Prompt]) -> list[list[Completion]]:
         loaded = self.loaded

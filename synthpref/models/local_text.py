@@ -13,7 +13,8 @@ from synthpref.models.reward_json import two_answers
 
 UNFINISHED = "\ufffd"
 """What a tokenizer shows for a character of which some tokens are still missing."""
-THOUGHT = ("<think>", "</think>")
+THOUGHT = "<think>"
+"""How a chat template begins the reasoning in the prompt, where it does."""
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -92,14 +93,3 @@ def spoken_until(tokens: Sequence[TokenLogprob], length: int) -> tuple[TokenLogp
         kept.append(token)
         at += len(token.token)
     return tuple(kept)
-
-
-def thought(text: str, begun: bool) -> tuple[str | None, str]:
-    """(reasoning, the answer proper) of a reply; `begun` says that the prompt has opened the reasoning already. One that
-    was cut off within its reasoning has no answer."""
-    opening, closing = THOUGHT
-    if not begun and not text.lstrip().startswith(opening):
-        return None, text
-    inside, _, answer = text.partition(closing)
-    reasoning = inside.strip().removeprefix(opening).strip()
-    return reasoning or None, answer.lstrip("\n")

@@ -151,11 +151,12 @@ class Writer:
         tokens = tuple(TokenLogprob(word, *said) for word, said in zip(words, answer.tokens, strict=False))
         if (at := texts.ended(text, answer.how.stop)) is not None:
             text, tokens = text[:at], texts.spoken_until(tokens, at)
-        reasoning, text = texts.thought(text, answer.prompt.begun)
+        if answer.prompt.begun:
+            # What the template put into the prompt is where the reasoning begins (core/thinking.py).
+            text = texts.THOUGHT + text
         return Completion(
             text=text,
             finish_reason=answer.finish,
-            reasoning=reasoning,
             logprobs=tokens if request.logprobs is not None else None,
             model=self.name,
             seed=None if request.seed is None else request.seed + i,

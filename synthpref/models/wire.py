@@ -13,17 +13,21 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import takewhile
 from typing import Any
 
 import orjson
 
 from synthpref.core.errors import BackendError, ErrorKind
+from synthpref.core.finish import ending_of, finish_word
 from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.types import Usage
 
 SHOWN = 300
 LEAST = -9999.0
 """A log-probability for what cannot be; JSON has no infinity. vLLM sends the same."""
+MOST_TOKENS = 10**9
+"""In one answer. An endpoint that counts more, or less than none, does not count."""
 NO_NUMBERS = "the model gave no numbers; another dtype may help (float16 overflows in some)"
 _HINTS = {
     "response_format": "set structured_output: false on the role",
@@ -77,13 +81,21 @@ def chat_body(
 
 def chat_answer(answer: Any, seed: int | None = None, prompt_top: int = 0) -> list[Completion]:
     """The Completions of an answer to /chat/completions; `seed` is that of its first choice, `prompt_top` how many
-    alternatives the tokens of the prompt have. Raises BackendError when it has another shape."""
+    alternatives the tokens of the prompt have.
+
+    Choices from the first one on that failed at the endpoint are left out, and the caller asks for them again: each has
+    the seed of its place. Raises BackendError when the answer has another shape, or none of its choices came through.
+    """
     no_error_inside(answer)
     try:
         model, usage = str(answer.get("model") or ""), usage_of(answer)
+        choices = list(answer["choices"])
+        good = list(takewhile(lambda choice: not _failure(choice), choices))
+        if choices and not good:
+            raise BackendError("transient", f"the endpoint gave the answer up ({_failure(choices[0])})")
         made = [
             _choice(choice, model, None if i else usage, None if seed is None else seed + i)
-            for i, choice in enumerate(answer["choices"])
+            for i, choice in enumerate(good)
         ]
         if made and (prompt := answer.get("prompt_logprobs")) is not None:
             made[0] = replace(made[0], prompt_logprobs=tuple(_prompt_token(p, prompt_top) for p in prompt))
@@ -92,13 +104,21 @@ def chat_answer(answer: Any, seed: int | None = None, prompt_top: int = 0) -> li
         raise odd(answer, error) from error
 
 
+def _failure(choice: Any) -> str:
+    """Why a choice is no answer: the endpoint broke down over it. "" for one that is."""
+    if error := choice.get("error"):
+        return repr(error)[:SHOWN]
+    word = finish_word(choice.get("finish_reason"))
+    return f"finish_reason: {word}" if ending_of(word) == "failed" else ""
+
+
 def _choice(choice: Any, model: str, usage: Usage | None, seed: int | None) -> Completion:
     message = choice["message"]
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     tokens = (choice.get("logprobs") or {}).get("content")
     return Completion(
-        text=_text(message.get("content")),
-        finish_reason=choice.get("finish_reason"),
+        text=_text(message.get("content")) or _text(message.get("refusal")),
+        finish_reason=finish_word(choice.get("finish_reason")),
         reasoning=reasoning if isinstance(reasoning, str) else None,
         logprobs=None if tokens is None else tuple(map(_token, tokens)),
         usage=usage,
@@ -117,8 +137,16 @@ def _text(content: Any) -> str:
 
 
 def _token(token: Any) -> TokenLogprob:
-    top = tuple((str(t["token"]), float(t["logprob"])) for t in token.get("top_logprobs") or ())
-    return TokenLogprob(str(token["token"]), float(token["logprob"]), top)
+    top = tuple((str(t["token"]), _logprob(t["logprob"])) for t in token.get("top_logprobs") or ())
+    return TokenLogprob(str(token["token"]), _logprob(token["logprob"]), top)
+
+
+def _logprob(value: Any) -> float:
+    """Raises ValueError for what is no log-probability: no score may rest on it."""
+    number = float(value)
+    if math.isnan(number) or number == math.inf:
+        raise ValueError(NO_NUMBERS)
+    return max(number, LEAST)
 
 
 def position(entries: Sequence[tuple[str, float, int]], top: int) -> TokenLogprob:
@@ -155,10 +183,14 @@ def embed_answer(answer: Any) -> list[Completion]:
 
 
 def usage_of(answer: Any) -> Usage | None:
+    """The tokens that the endpoint counted; None where it gives no such numbers."""
     usage = answer.get("usage")
     if not isinstance(usage, Mapping):
         return None
-    return Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+    counts = [usage.get(key) or 0 for key in ("prompt_tokens", "completion_tokens")]
+    if not all(isinstance(n, int | float) and 0 <= n <= MOST_TOKENS for n in counts):
+        return None
+    return Usage(*map(int, counts))
 
 
 def no_error_inside(answer: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from synthpref.core.finish import is_known
 from synthpref.core.parse import Parsed
 from synthpref.core.seam import Ask, Completion
 from synthpref.core.types import Message
@@ -86,10 +87,29 @@ async def _ask(ask: Ask, question: Question[T], messages: Sequence[Message], n: 
 
 
 def _read(question: Question[T], completion: Completion) -> Parsed[T]:
-    if completion.finish_reason == "length":
-        # The verdict may have been still to come, and "1" may be the beginning of "10".
-        return Parsed(None, "cut off: the reply reached the token limit", completion.text.strip() or None)
-    return question.parse(completion)
+    why = unusable(completion)
+    return Parsed(None, why, completion.text.strip() or None) if why else question.parse(completion)
+
+
+def unusable(completion: Completion) -> str | None:
+    """Why nothing may be read from a reply, however it looks; None for one that is whole.
+
+    In a reply that was cut off the verdict may have been still to come, and "1" may be the beginning of "10".
+    """
+    word = completion.finish_reason
+    if completion.ended == "cut":
+        known = "the reply reached the token limit" if is_known(word) else f"unknown finish_reason {word!r}"
+        return f"cut off: {known}"
+    if completion.ended == "filtered":
+        return "filtered"
+    if completion.ended == "failed":
+        return f"failed at the endpoint: {word}"
+    if not completion.text.strip():
+        if word in ("tool_calls", "function_call", "tool_use"):
+            return f"the reply is a tool call: finish_reason {word}, and no text"
+        if completion.reasoning:
+            return "the reply is reasoning alone: switch thinking off for the role, or set structured_output: false"
+    return None
 
 
 def _follow_up(ask: Ask, question: Question[T], reply: Reply[T], reask: str) -> list[Message]:

@@ -157,8 +157,9 @@ class Debate(Scaled):
             for debate in debates
         ]
         for debate, [speech] in zip(debates, await asyncio.gather(*asked), strict=True):
-            # Who says nothing is not heard; who was cut off is heard as far as it came.
-            if speech.text.strip():
+            # Who says nothing is not heard; who was cut off is heard as far as it came. What a filter or a breakdown
+            # left is nobody's argument.
+            if speech.text.strip() and speech.ended in ("whole", "cut"):
                 debate.said.append((name, number, speech.text.strip()))
 
     def _shown(self, row: Row, debate: _Debate, name: str, ask: Ask) -> dict[str, object]:

@@ -76,8 +76,6 @@ class Rationale(RowStage):
 
 def _paragraph(reply: Completion) -> Parsed[str]:
     """The text of a reply, or why it is no rationale."""
-    if reply.finish_reason == "content_filter":
-        return Parsed(None, "filtered")
     text = reply.text.strip()
     if is_refusal(text):
         return Parsed(None, "refused")

@@ -10,6 +10,7 @@ from typing import Any
 from synthpref.core.expected import NO_TOKENS, Odds, mean_of, number_odds, spoken
 from synthpref.core.parse import Parsed, Scale, labels, parse_scores
 from synthpref.core.seam import Completion
+from synthpref.stages.asking import unusable
 from synthpref.stages.own_words import own_verdict
 
 Named = dict[str, Parsed[float]]
@@ -29,9 +30,9 @@ def named_form(names: Sequence[str], schema: Mapping[str, Any], words: str) -> t
 def read_named(
     completion: Completion, names: list[str], scale: Scale, integer: bool, texts: Sequence[str]
 ) -> Named:
-    """What a reply about `texts` says under each name; nothing where it was cut off at the token limit."""
-    if completion.finish_reason == "length":
-        return dict.fromkeys(names, Parsed(None, "cut off: the reply reached the token limit"))
+    """What a reply about `texts` says under each name; nothing where it is not whole."""
+    if why := unusable(completion):
+        return dict.fromkeys(names, Parsed(None, why))
     return own_verdict(completion.text, texts, lambda text: parse_scores(text, names, scale, integer=integer))
 
 

@@ -83,7 +83,7 @@ class Writer(RowStage):
         schema, shape = _form("prompt", {"type": "string"}, '"<the new prompt>"')
 
         def parse(completion: Completion) -> Parsed[str]:
-            return _unfiltered(completion) or parse_text_field(completion.text, "prompt")
+            return parse_text_field(completion.text, "prompt")
 
         question = Question(
             ask.prompt(template, shape=shape, **values), parse, self.model, shape, response_format=schema
@@ -128,16 +128,10 @@ def _form(key: str, schema: Mapping[str, Any], words: str) -> tuple[dict[str, An
     return {"type": "json_schema", "json_schema": json_schema}, f'{{"{key}": {words}}}'
 
 
-def _unfiltered(completion: Completion) -> Parsed[Any] | None:
-    return Parsed(None, "filtered") if completion.finish_reason == "content_filter" else None
-
-
 def _reader(given: str) -> Callable[[Completion], Parsed[list[str]]]:
     """A parser of replies that hold several prompts: those that can serve, or why there is none."""
 
     def parse(completion: Completion) -> Parsed[list[str]]:
-        if refused := _unfiltered(completion):
-            return refused
         if _REFUSAL.match(completion.text):
             # However long it is: its list, if it has one, is of reasons or of offers.
             return Parsed(None, "refused")

@@ -25,7 +25,6 @@ from synthpref.models.local_text import (
     sampling,
     spoken_until,
     template_arguments,
-    thought,
 )
 
 ASKED: Any = {"messages": ({"role": "user", "content": "Why?"},)}
@@ -87,21 +86,6 @@ def test_what_a_template_is_told(request_: Request, answers: bool, goes_on: bool
         "add_generation_prompt": answers,
         "continue_final_message": goes_on,
     }
-
-
-@pytest.mark.parametrize(
-    ("text", "begun", "expected"),
-    [
-        ("So it is.", False, (None, "So it is.")),
-        ("<think>\nHm.\n</think>\n\nSo.", False, ("Hm.", "So.")),
-        ("Hm.</think>So.", True, ("Hm.", "So.")),
-        ("<think></think>\n\nSo.", False, (None, "So.")),
-        ("<think>Hm, well", False, ("Hm, well", "")),
-        ("Write </think> to end it.", False, (None, "Write </think> to end it.")),
-    ],
-)
-def test_thoughts_are_no_part_of_the_answer(text: str, begun: bool, expected: tuple[str | None, str]) -> None:
-    assert thought(text, begun) == expected
 
 
 def test_where_a_text_ends() -> None:

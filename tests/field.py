@@ -26,6 +26,12 @@ def data_file(name: str) -> Path:
     return _there(path, path.is_file())
 
 
+def case_file(name: str) -> Path:
+    """A recorded behaviour of an endpoint, a judge or a dataset, which lies beside that folder; likewise."""
+    path = data_dir().parent / "cases" / name
+    return _there(path, path.is_file())
+
+
 def records(name: str) -> list[dict[str, Any]]:
     """The records of a gzipped JSONL file in that folder."""
     with gzip.open(data_file(name), "rt", encoding="utf-8") as lines:

@@ -92,7 +92,9 @@ def chat_answer(answer: Any, seed: int | None = None, prompt_top: int = 0) -> li
         choices = list(answer["choices"])
         good = list(takewhile(lambda choice: not _failure(choice), choices))
         if choices and not good:
-            raise BackendError("transient", f"the endpoint gave the answer up ({_failure(choices[0])})")
+            raise BackendError(
+                "transient", f"the endpoint gave the answer up ({_failure(choices[0])})", status=200
+            )
         made = [
             _choice(choice, model, None if i else usage, None if seed is None else seed + i)
             for i, choice in enumerate(good)

@@ -199,10 +199,10 @@ class RowAsk(RequestAsk):
         return read_completion(kept, self._limit(request, key, ordinal))
 
     def _limit(self, request: Request, key: bytes, ordinal: int) -> int | None:
-        """The most tokens of an answer whose usage counts it alone; None where others were made by the same call, or
-        nothing says so."""
+        """The most tokens of an answer whose usage counts it alone: the first one of a call carries the usage, so the
+        next one is of another call. None where it counts others, too."""
         following = self._walk.kept.get((key, ordinal + 1))
-        alone = request.n == 1 or (following is not None and following.usage is not None)
+        alone = following is None or following.usage is not None
         return request.max_tokens if alone else None
 
     async def _buy(

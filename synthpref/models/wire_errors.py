@@ -51,7 +51,7 @@ _UPSTREAM = re.compile(
 _FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
-            r"\bn['\"`]?\s*[:=>]?.{0,25}(must be|at most|less than|only|equal|support|greater|> ?1)"
+            r"\bn\b['\"`]?\s*[:=>]?.{0,25}(must be|at most|less than|only|equal|support|greater|> ?1)"
             r"|(only|more than) (one|1|a single) (completion|choice|candidate|response|output)"
             r"|(one|1|single) (completion )?choice|multiple (completions|choices|candidates)|candidate_?count|best_of",
             re.I,

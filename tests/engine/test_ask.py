@@ -148,9 +148,9 @@ class Few(Scripted):
 
 def five(folder: Path, spec: Scripted, answer: Any = echo) -> list[Completion]:
     """Five answers to one question."""
+    folder.mkdir(exist_ok=True)
 
     async def go() -> list[Completion]:
-        folder.mkdir(exist_ok=True)
         journal = Journal(folder / "journal.sqlite")
         models = Models({"m": spec}, journal, Prompts(lambda name: None), 0, Stop())
         try:

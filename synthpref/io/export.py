@@ -4,6 +4,7 @@ formats; columns beyond them are passed over by its trainers.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class ExportStats:
     path: Path
     records: int
     columns: tuple[str, ...]
+    sha256: str = ""
+    """Of the file's bytes."""
 
 
 def data_file(*, jsonl: bool) -> str:
@@ -64,7 +67,9 @@ def write(rows: Iterable[Row], exporter: Exporter, folder: Path, *, jsonl: bool 
     else:
         count = parquet.write(path, schema, exporter.records(rows))
     other.unlink(missing_ok=True)
-    return ExportStats(path, count, tuple(schema.names))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ExportStats(path, count, tuple(schema.names), digest)
 
 
 def _write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> int:

@@ -85,7 +85,8 @@ def estimate(recipe: Recipe) -> Plan:
 
 def warnings(recipe: Recipe, estimate: Plan) -> list[Warned]:
     """What will make the recipe's labels worth less than they cost, as far as it can be seen without a call."""
-    return lint.warnings(recipe, estimate)
+    seen = read.remarks(recipe.source, recipe.base, recipe.registry)
+    return lint.warnings(recipe, estimate, seen)
 
 
 @dataclass(frozen=True)
@@ -298,8 +299,9 @@ def finish(recipe: Recipe, folder: Path, summary: dict[str, Any]) -> int:
     records = Records(folder / JOURNAL)
     try:
         last = steps_of(recipe)[-1].number
+        exporter = recipe.export.fitted(lambda: records.rows(last))
         going = rows.written(folder / "rows.parquet", records.rows(last))
-        stats, findings = publish(going, recipe.export, folder / "dataset", summary, recipe.saved())
+        stats, findings = publish(going, exporter, folder / "dataset", summary, recipe.saved())
     finally:
         records.close()
     exported = summary["books"]["exported"]
@@ -352,7 +354,8 @@ def export_run(
         text = (folder / "recipe.yaml").read_text(encoding="utf-8")
         going = rows.read_rows(folder / "rows.parquet")
         where = out or folder / name
-        stats, _ = publish(going, exporter, where, summary, text, jsonl=jsonl)
+        fitted = exporter.fitted(lambda: rows.read_rows(folder / "rows.parquet"))
+        stats, _ = publish(going, fitted, where, summary, text, jsonl=jsonl)
         agreement.tell(folder, where)
     return str(out or f"{run}/{name}"), stats.records
 

@@ -106,7 +106,7 @@ def test_kappa_between_the_orders_is_that_of_sklearn() -> None:
 def test_numeric_answers_agree_with_all_recorded_correctness() -> None:
     rows, truth = [], []
     for record in records("gsm8k/multi"):
-        assert numeric_answer(record["gold_solution"]) == numeric_answer(record["gold"])
+        assert numeric_answer(record["gold_solution"]).value == numeric_answer(record["gold"]).value
         samples = tuple(Sample(r["text"], model=r["model"]) for r in record["responses"])
         prompt = ({"role": "user", "content": record["prompt"]},)
         rows.append(Row(id=f"{record['id']:04}", prompt=prompt, samples=samples, reference=record["gold"]))
@@ -114,7 +114,9 @@ def test_numeric_answers_agree_with_all_recorded_correctness() -> None:
     made = run_stage(Verify(kind="numeric"), rows)
     scores = [value for one in made if isinstance(one, Row) for value in one.values("verified")]
     assert len(scores) == 2636
-    assert scores == truth
+    # One answer is "-1.8 billion", which is wrong, and no plain number either.
+    assert [i for i, score in enumerate(scores) if score is None] == [2028]
+    assert all(score in (None, right) for score, right in zip(scores, truth, strict=True))
 
 
 def test_every_worked_reference_holds_a_number() -> None:
@@ -122,4 +124,4 @@ def test_every_worked_reference_holds_a_number() -> None:
     assert len(answers) == 7473
     for answer in answers:
         gold = answer.rsplit("####", 1)[1].strip().replace(",", "")
-        assert numeric_answer(answer) == float(gold)
+        assert numeric_answer(answer).value == float(gold)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
+from synthpref.core.settings import Settings
 from synthpref.core.types import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Exporter(BaseModel):
+class Exporter(Settings):
     """Base of all formats. The class docstring is the format's documentation, its fields are the options.
 
     `records` and `columns` name the same columns. Options decide which columns there are, never the rows, so
     a file has a column whole or not at all.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
 
     format: str
     """The format's name."""
@@ -30,6 +25,11 @@ class Exporter(BaseModel):
     def needs(self) -> set[str]:
         """Facts that must be on a row (see Stage.needs)."""
         return {"pairs"}
+
+    def fitted(self, rows: Callable[[], Iterable[Row]]) -> Exporter:
+        """The exporter with what it has to know of all rows before it writes the first, such as a scale. Each call of
+        `rows` streams them from the first one."""
+        return self
 
     def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         """The training records of the rows, streamed. Raises ExportError where a row cannot be written."""

@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from synthpref.core.settings import Settings
 
 
 def _several(value: Any) -> Any:
@@ -25,13 +27,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_written)]
 """A value or several, as they are written."""
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
-
-
-class Price(_Fields):
+class Price(Settings):
     """What tokens cost, in USD per million."""
 
     input: float = Field(ge=0)
@@ -40,7 +36,7 @@ class Price(_Fields):
     """Tokens written."""
 
 
-class Said(_Fields):
+class Said(Settings):
     """Where the answers of one judge or person stand. In place of the mapping a text may stand: `COLUMN` (its
     verdicts, or the scores of single responses), `A,B` (its scores of the two responses), `FIRST/SWAPPED` (either
     of these in both orders: `ab/ba`, `a1,b1/a2,b2`), with `+` between repeats (`run1+run2+run3`); in a mapping, as `columns`.
@@ -130,7 +126,7 @@ class Judge(Said):
     """Its family of models, where the name does not say it."""
 
 
-class Values(_Fields):
+class Values(Settings):
     """What the values of verdicts and labels mean, beyond what is plain from them."""
 
     a: Words = ()
@@ -148,7 +144,7 @@ class Values(_Fields):
         return {value.strip().casefold(): side for side, values in sides.items() for value in values}
 
 
-class Labelled(_Fields):
+class Labelled(Settings):
     """Labelled data: which files, and what their columns mean.
 
     A file is wide (one record for each item, a column for each judge) or long (a line for each verdict, with

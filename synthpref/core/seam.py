@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from synthpref.core.errors import BackendError, Problem
 from synthpref.core.finish import Ending, ending_of
+from synthpref.core.settings import Settings
 from synthpref.core.types import Message, Usage
 
 Capability = Literal[
@@ -117,11 +118,9 @@ class Backend(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Price(BaseModel):
+class Price(Settings):
     """US dollars per million tokens; `batch` is the share of them that a provider asks for what it answers in a
     batch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
@@ -131,15 +130,11 @@ class Price(BaseModel):
         return (usage.prompt_tokens * self.input + usage.completion_tokens * self.output) / 1e6
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Settings):
     """A role in a recipe's `models`: which model answers, with which defaults. Backends subclass it.
 
     Every field is part of the call key unless it is marked NEUTRAL.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
 

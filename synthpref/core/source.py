@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from synthpref.core.settings import Settings
 
 ENDINGS = {
     ".jsonl": "jsonl",
@@ -27,27 +30,43 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What the first records of a source show, and may be a mistake: a name to silence it by, where, what, why it
+    matters and what to do."""
+
+    name: str
+    path: str
+    found: str
+    why: str
+    fix: str
 
 
-class Column(_Fields):
+class Column(Settings):
     """A value that each record brings, where a text alone would be the same for all rows."""
 
     column: str
     """The column that holds it."""
 
 
-class Constant(_Fields):
+class Constant(Settings):
     """A value that is the same for all rows, where a text alone would name a column."""
 
     constant: str
     """The value."""
 
 
-class Samples(_Fields):
+class Mapped(Settings):
+    """A score that needs more than the name of its column."""
+
+    column: str | tuple[str, ...]
+    """The column that holds it, or several columns whose mean it is."""
+    lower_is_better: bool = False
+    """True for ranks, errors and the like. The score is then turned round (rank 1 is -1, rank 7 is -7), so that the
+    higher is the better everywhere in the run."""
+
+
+class Samples(Settings):
     """Where one response stands in a record, or (with `column`) every response of a list."""
 
     column: str | None = None
@@ -57,11 +76,27 @@ class Samples(_Fields):
     """The response's text. A record where it is null brings no such response."""
     model: str | Constant | None = None
     """The model that wrote it, or {constant: NAME}."""
-    scores: Mapping[str, str | tuple[str, ...]] = {}
-    """Score name to the column that holds it, or to several columns whose mean it is. A mean has a value
-    only where all its columns have one."""
+    scores: Mapping[str, str | tuple[str, ...] | Mapped] = {}
+    """Score name to the column that holds it, or to several columns whose mean it is; {column: NAME, lower_is_better:
+    true} where it is a rank. A mean has a value only where all its columns have one."""
     finish_reason: str | None = None
     """The column that says why the response ended, as "stop" or "length"."""
+
+    def columns_of(self, score: str) -> tuple[str, ...]:
+        """The columns that hold a score."""
+        mapped = self.scores[score]
+        columns = mapped.column if isinstance(mapped, Mapped) else mapped
+        return (columns,) if isinstance(columns, str) else columns
+
+    def is_turned(self, score: str) -> bool:
+        """Whether the lower value of its column is the better one."""
+        mapped = self.scores[score]
+        return isinstance(mapped, Mapped) and mapped.lower_is_better
+
+    def is_declared(self, score: str) -> bool:
+        """Whether the recipe says which value is the better one."""
+        mapped = self.scores[score]
+        return isinstance(mapped, Mapped) and "lower_is_better" in mapped.model_fields_set
 
     def named(self, where: str = "samples") -> dict[str, str]:
         """Every column (of the record, or of a list's items) that a field names, to that field's path."""
@@ -70,16 +105,16 @@ class Samples(_Fields):
             named[self.model] = f"{where}.model"
         if self.finish_reason:
             named[self.finish_reason] = f"{where}.finish_reason"
-        for name, columns in self.scores.items():
-            for column in [columns] if isinstance(columns, str) else columns:
-                named[column] = f"{where}.scores.{name}"
+        for name in self.scores:
+            named |= dict.fromkeys(self.columns_of(name), f"{where}.scores.{name}")
         return named
 
 
-class Source(_Fields):
+class Source(Settings):
     """What to read, and which columns mean what. One of `path`, `hf` and `rows` says where it is.
 
-    A column may be named with dots, to reach into mappings and lists: `instances.0.output`.
+    A column may be named with dots, to reach into mappings and lists: `instances.0.output`, and from a list's end
+    `chosen.-1.content`.
     """
 
     path: str | None = None

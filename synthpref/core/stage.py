@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from synthpref.core.seam import Ask, Capability
+from synthpref.core.settings import Settings
 from synthpref.core.types import Drop, Note, Row
 
 ROLE, PROMPT = "model role", "prompt template"
@@ -78,13 +79,9 @@ class Takes:
     """Rejected is sought at this quantile."""
 
 
-class Stage(BaseModel):
+class Stage(Settings):
     """Base of both kinds. Facts are named "samples", "pairs", "comparisons:NAME", "score:NAME",
     "reference", "meta:COLUMN"; `needs` and `gives` let the recipe be checked before any call."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
 
     renames: ClassVar[bool] = False
     """Whether the rows that come out have other ids than the row that went in, so that they are no longer that one."""

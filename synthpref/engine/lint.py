@@ -6,12 +6,13 @@ A recipe silences a warning by its name: `allow: [one_judge]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from synthpref.core import reach
 from synthpref.core.families import families_of
 from synthpref.core.seam import ModelSpec
+from synthpref.core.source import Remark
 from synthpref.core.stage import ROLE, Made, Takes
 from synthpref.engine.plan import ANSWER_TOKENS, VERDICT_TOKENS, Plan, template_tokens
 from synthpref.engine.recipe import Recipe, Use
@@ -102,16 +103,18 @@ class Described:
         return tuple(found)
 
 
-def warnings(recipe: Recipe, plan: Plan) -> list[Warned]:
-    """What is to be said about the recipe, without what it allows; in the order of its stages."""
+def warnings(recipe: Recipe, plan: Plan, seen: Sequence[Remark] = ()) -> list[Warned]:
+    """The warnings about the recipe, and of its source's first records what was `seen` there, without what the recipe
+    allows; in the order of its parts."""
     described = describe(recipe, plan)
-    made = [w for name, warn in WARNINGS.items() if name not in recipe.head.allow for w in warn(described)]
+    made = [Warned(r.name, r.path, r.found, r.why, r.fix) for r in seen if r.name not in recipe.head.allow]
+    made += [w for name, warn in WARNINGS.items() if name not in recipe.head.allow for w in warn(described)]
     place = {use.path: i for i, use in enumerate(recipe.uses)}
     once: dict[tuple[str, str], Warned] = {}
     for w in made:
         once.setdefault((w.name, w.path), w)
     return sorted(
-        once.values(), key=lambda w: next(i for path, i in place.items() if w.path.startswith(path))
+        once.values(), key=lambda w: next((i for path, i in place.items() if w.path.startswith(path)), -1)
     )
 
 
@@ -336,3 +339,5 @@ WARNINGS: Mapping[str, Callable[[Described], Iterator[Warned]]] = {
     "unreachable": unreachable,
     "short_context": short_context,
 }
+OF_THE_SOURCE = ("same_score", "fixed_turn")
+"""Warnings that the source's first records give."""

@@ -12,12 +12,13 @@ from typing import Any, Literal, TypeVar, get_args
 
 import orjson
 from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from synthpref import __version__
 from synthpref.core.errors import Problem, RecipeError
 from synthpref.core.export import Exporter
 from synthpref.core.seam import SERVES, ModelSpec
+from synthpref.core.settings import Settings
 from synthpref.core.source import Source
 from synthpref.core.stage import PROMPT, ROLE, Barrier, RowStage, Stage
 from synthpref.core.template import Prompts
@@ -36,14 +37,14 @@ Allowed = Literal[
     "coarse_scale",
     "unreachable",
     "short_context",
+    "same_score",
+    "fixed_turn",
 ]
 SourceCheck = Callable[[Source, Path, Registry], list[Problem]]
 
 
-class Limits(BaseModel):
+class Limits(Settings):
     """When a run stops by itself. It can be resumed with the same command, or with higher limits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_cost_usd: float | None = Field(default=None, gt=0)
     """Stop once this much is spent, over all starts of the run; needs a `price` on every model."""
@@ -53,10 +54,8 @@ class Limits(BaseModel):
     """Stop when more than this share of the rows is rejected (of those started, from 20 on, and at the end)."""
 
 
-class RecipeHead(BaseModel):
+class RecipeHead(Settings):
     """The top level of a recipe: what is not a list or a mapping of other things."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[\w][\w.-]*$")
     """Names the run folder and the dataset."""

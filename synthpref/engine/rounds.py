@@ -16,19 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 
 from synthpref.core.errors import Problem, RecipeError
+from synthpref.core.settings import Settings
 
 DONE = "round.json"
 FIRST = {"ROUND": "1", "PREVIOUS": ""}
 """What may stand in a recipe of rounds, in the first of them."""
 
 
-class Rounds(BaseModel):
+class Rounds(Settings):
     """Several runs of one recipe, one after the other, and what happens between them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     count: int = Field(ge=1)
     """How many. It may be raised later, and the run goes on."""

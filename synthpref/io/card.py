@@ -98,7 +98,12 @@ def _header(name: str, report: Mapping[str, Any], exporter: Exporter, stats: Exp
     tags = ["synthetic", "preference", "synthpref", _TAGS.get(exporter.format, "dpo")]
     header["tags"] = [*tags, "simulated"] if is_simulated(report) else tags
     data = [{"split": "train", "path": f"data/{stats.path.name}"}]
-    header["configs"] = [{"config_name": "default", "data_files": data}]
+    config: dict[str, Any] = {"config_name": "default", "data_files": data}
+    if stats.sha256:
+        # `datasets` keys its cache by the folder's name and by this, not by what the files hold: without it, a run that
+        # was edited, or another run's folder of the same name, would be loaded with the old rows.
+        config["description"] = f"sha256:{stats.sha256[:32]}"
+    header["configs"] = [config]
     return str(yaml.safe_dump(header, sort_keys=False, allow_unicode=True))
 
 

@@ -5,27 +5,30 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from typing import Any
 
 from synthpref.core.errors import Problem
-from synthpref.core.source import Column, Constant, Samples, Source
+from synthpref.core.source import Column, Constant, Mapped, Samples, Source
 from synthpref.core.types import Message, Row, Sample, Score, Vote
 from synthpref.io.files import Record, broken, short
 
 MISSING: Any = object()
+_INDEX = re.compile(r"-?\d{1,9}")
 _ROLES = ("system", "user", "assistant")
 
 
 def pick(record: Any, column: str) -> Any:
-    """The value of a column, which may be named with dots; MISSING where there is none."""
+    """The value of a column, which may be named with dots; MISSING where there is none. A number is a place in a list,
+    counted from its end where it is negative: "chosen.-1.content"."""
     if isinstance(record, Mapping) and column in record:
         return record[column]
     head, dot, rest = column.partition(".")
     if not dot:
-        if isinstance(record, list) and head.isdigit() and int(head) < len(record):
+        if isinstance(record, list) and _INDEX.fullmatch(head) and -len(record) <= int(head) < len(record):
             return record[int(head)]
         return MISSING
     inner = pick(record, head)
@@ -147,19 +150,24 @@ def _samples(brought: Samples, source: Source, record: Record, where: str) -> It
             text,
             model=named or "",
             finish_reason=reason,
-            scores={name: _score(item, columns, source) for name, columns in brought.scores.items()},
+            scores={name: _score(item, brought, name, source) for name in brought.scores},
         )
 
 
-def _score(item: Any, columns: str | tuple[str, ...], source: Source) -> Score:
-    """The score in one column, or the mean of several; without a value unless every column has one."""
-    if isinstance(columns, str):
-        value, why = _number(pick(item, columns), columns, source)
-        return Score(value, why=why)
+def _score(item: Any, brought: Samples, name: str, source: Source) -> Score:
+    """The score in one column, or the mean of several; without a value unless every column has one. One of which the
+    lower is the better is turned round: rank 1 is -1, and rank 7 is -7."""
+    columns, sign = brought.columns_of(name), -1.0 if brought.is_turned(name) else 1.0
     votes = []
     for column in columns:
-        value, why = _number(pick(item, column), column, source)
-        votes.append(Vote(judge=column, value=value, why=why))
+        value, why = number_of(pick(item, column), column, source)
+        votes.append(Vote(judge=column, value=None if value is None else sign * value, why=why))
+    if not isinstance(brought.scores[name], str | Mapped) or len(columns) > 1:
+        return _mean(votes)
+    return Score(votes[0].value, why=votes[0].why)
+
+
+def _mean(votes: list[Vote]) -> Score:
     values = [vote.value for vote in votes if vote.value is not None]
     if not votes or len(values) < len(votes):
         why = "; ".join(vote.why for vote in votes if vote.why) or "no columns"
@@ -167,7 +175,7 @@ def _score(item: Any, columns: str | tuple[str, ...], source: Source) -> Score:
     return Score(math.fsum(values) / len(values), votes=tuple(votes))
 
 
-def _number(value: Any, column: str, source: Source) -> tuple[float | None, str | None]:
+def number_of(value: Any, column: str, source: Source) -> tuple[float | None, str | None]:
     """(number, None), or (None, why there is none)."""
     if value is MISSING or value is None or value == "":
         return None, f"{column}: no value"

@@ -4,21 +4,23 @@ formats; columns beyond them are passed over by its trainers.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import orjson
 import pyarrow as pa
-from pydantic import model_validator
+from pydantic import PrivateAttr, field_validator, model_validator
 
 from synthpref.core.errors import ExportError
 from synthpref.core.export import Exporter
 from synthpref.core.thinking import join_thinking
 from synthpref.core.types import Message, Pair, Row, Sample
 from synthpref.io import parquet
+from synthpref.io.tally import Spread
 
 _TEXT, _FLOAT, _INT = pa.string(), pa.float64(), pa.int64()
 _MESSAGES = pa.list_(pa.struct([pa.field("role", _TEXT), pa.field("content", _TEXT)]))
@@ -44,6 +46,8 @@ class ExportStats:
     path: Path
     records: int
     columns: tuple[str, ...]
+    sha256: str = ""
+    """Of the file's bytes."""
 
 
 def data_file(*, jsonl: bool) -> str:
@@ -64,7 +68,9 @@ def write(rows: Iterable[Row], exporter: Exporter, folder: Path, *, jsonl: bool 
     else:
         count = parquet.write(path, schema, exporter.records(rows))
     other.unlink(missing_ok=True)
-    return ExportStats(path, count, tuple(schema.names))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ExportStats(path, count, tuple(schema.names), digest)
 
 
 def _write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> int:
@@ -113,6 +119,10 @@ def _score(row: Row, pair: Pair, sample: Sample) -> float | None:
     if name is None:
         both = [n for n in duo[0].scores if all(n in s.scores and s.scores[n].value is not None for s in duo)]
         name = both[0] if len(both) == 1 else None
+    side = "chosen_score" if sample is duo[0] else "rejected_score"
+    if side in pair.facts:
+        # The mean of several copies of the text.
+        return float(pair.facts[side])
     found = sample.scores.get(str(name))
     return found.value if found else None
 
@@ -168,6 +178,10 @@ class _Pairs(_Answers):
     def wanted(self) -> tuple[Extra, ...]:
         return self.extras
 
+    def margin_of(self, row: Row, pair: Pair) -> float | None:
+        """The margin as it is written."""
+        return pair.margin
+
     def records(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         wanted = self.wanted()
         for row in rows:
@@ -180,7 +194,7 @@ class _Pairs(_Answers):
                     "id": row.id,
                     "chosen_score": _score(row, pair, chosen),
                     "rejected_score": _score(row, pair, rejected),
-                    "margin": pair.margin,
+                    "margin": self.margin_of(row, pair),
                     "p": pair.p,
                     "p_low": pair.p_low,
                     "p_high": pair.p_high,
@@ -244,10 +258,40 @@ class TrlReward(_Pairs):
 
     prompt: Literal["explicit", "implicit"] = "explicit"
     """`explicit`: the prompt in a column of its own. `implicit`: at the head of chosen and of rejected."""
-    margin: bool = True
-    """Whether to write the margin, which RewardTrainer then asks the rewards to differ by."""
+    margin: Literal["z", "raw", "none"] = "z"
+    """The margin, by which RewardTrainer asks the rewards to differ (Llama 2, arXiv:2307.09288, section 3.2.2): in
+    standard deviations of the paired scores ("z"), in the score's own units ("raw"), or not written ("none"). Rewards
+    begin near 0, so a margin of 400 raw units is a loss of 400 that no reward model comes down from."""
     extras: tuple[Extra, ...] = ("id", "scores", "p", "agreement", "models")
     """Columns beside the texts and the margin."""
+    _scales: dict[str, float] = PrivateAttr(default_factory=dict)
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        # As recipes of version 0.1 say it.
+        return {True: "z", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+    def fitted(self, rows: Callable[[], Iterable[Row]]) -> TrlReward:
+        """With the standard deviation of the paired scores, by the score's name."""
+        if self.margin != "z":
+            return self
+        spreads: defaultdict[str, Spread] = defaultdict(Spread)
+        for row in rows():
+            for pair in row.pairs:
+                chosen, rejected = (_score(row, pair, row.samples[i]) for i in (pair.chosen, pair.rejected))
+                if chosen is None or rejected is None:
+                    # Of scores that are not known the difference is: as if they lay around 0.
+                    chosen, rejected = (pair.margin or 0.0) / 2, -(pair.margin or 0.0) / 2
+                spreads[str(pair.facts.get("score"))].add(chosen)
+                spreads[str(pair.facts.get("score"))].add(rejected)
+        made = self.model_copy()
+        made._scales = {name: sd for name, spread in spreads.items() if (sd := spread.sd())}
+        return made
+
+    def margin_of(self, row: Row, pair: Pair) -> float | None:
+        scale = self._scales.get(str(pair.facts.get("score"))) if self.margin == "z" else None
+        return pair.margin if pair.margin is None or scale is None else pair.margin / scale
 
     def texts(self, row: Row, chosen: Sample, rejected: Sample) -> dict[str, Any]:
         return self._like().texts(row, chosen, rejected)
@@ -256,7 +300,7 @@ class TrlReward(_Pairs):
         return self._like().kinds()
 
     def wanted(self) -> tuple[Extra, ...]:
-        return tuple(dict.fromkeys((*self.extras, *(("margin",) if self.margin else ()))))
+        return tuple(dict.fromkeys((*self.extras, *(("margin",) if self.margin != "none" else ()))))
 
     def _like(self) -> TrlPreference | TrlImplicit:
         made = TrlPreference if self.prompt == "explicit" else TrlImplicit

@@ -281,6 +281,11 @@ def _samples(report: Mapping[str, Any]) -> Iterator[str]:
     ):
         if samples.get(what):
             yield f"{samples[what]:,} of {samples['count']:,} responses {text}."
+    if samples.get("copies"):
+        yield (
+            f"{samples['copies']:,} of {samples['count']:,} responses repeat the text of another one of their row. Copies "
+            "count as one response, with the mean of their scores."
+        )
     if unknown := samples.get("unknown_finish_reasons"):
         words = ", ".join(repr(word) for word in unknown)
         yield (

@@ -15,8 +15,9 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from synthpref.core.errors import Problem, RecipeError, RemoteError, SynthprefError
-from synthpref.core.source import Source, is_url
+from synthpref.core.source import Remark, Source, is_url
 from synthpref.core.types import Row
+from synthpref.io import first_records
 from synthpref.io.columns import MISSING, missing_columns, pick, plain, row_of
 from synthpref.io.files import READERS, Reader, Record, broken, csv, json, jsonl, parquet, short, txt
 
@@ -80,7 +81,8 @@ def problems(source: Source, base: Path, readers: Readers | None = None) -> list
                     "name one that has some",
                 )
             ]
-        found = missing_columns(source, [record for _, record in first])
+        records = [record for _, record in first]
+        found = missing_columns(source, records) or first_records.wrong_scores(source, records)
         if not found:
             for where, record in first[: source.limit]:
                 with _nesting(where):
@@ -91,6 +93,18 @@ def problems(source: Source, base: Path, readers: Readers | None = None) -> list
             for p in error.problems
         ]
     return found
+
+
+def remarks(source: Source, base: Path, readers: Readers | None = None) -> list[Remark]:
+    """What the first records show that may be a mistake in the mapping, and may be meant."""
+    if not source.brought:
+        return []
+    try:
+        first = itertools.islice(_records(source, base, readers), _LOOKED_AT)
+        return first_records.remarks(source, [record for _, record in first])
+    except RecipeError:
+        # What cannot be read is a problem, and reported as one.
+        return []
 
 
 # ---- records

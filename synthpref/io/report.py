@@ -66,6 +66,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.rows = self.paired_rows = self.pairs = self.rationales = self.samples = self.empty = 0
+        self.copies = 0
         self.truncated = self.filtered = self.reasoned = self.special_samples = 0
         self.special: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
@@ -97,6 +98,8 @@ class Tally:
         self.rows += 1
         self.licences[row.licence or "not named"] += 1
         self.per_row.add(len(row.samples))
+        texts = [sample.text.strip() for sample in row.samples if not sample.empty]
+        self.copies += len(texts) - len(set(texts))
         names = {name for sample in row.samples for name in sample.scores}
         for sample in row.samples:
             self._sample(sample, names)
@@ -272,6 +275,7 @@ class Tally:
                 "count": self.samples,
                 "per_row": self.per_row.facts(),
                 "empty": self.empty,
+                "copies": self.copies,
                 "truncated": self.truncated,
                 "filtered": self.filtered,
                 "with_reasoning": self.reasoned,

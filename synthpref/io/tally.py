@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,16 +25,25 @@ class Spread:
         self.low = float("inf")
         self.high = float("-inf")
         self.counts: Counter[float] = Counter()
+        self._mean = self._squares = 0.0
 
     def add(self, value: float) -> None:
         self.n += 1
         self.total += value
+        # Welford's way, which keeps its digits where values are large and near to each other.
+        off = value - self._mean
+        self._mean += off / self.n
+        self._squares += off * (value - self._mean)
         if value < self.low:
             self.low = value
         if value > self.high:
             self.high = value
         whole = -10_000 < value < 10_000 and value == int(value)
         self.counts[float(value) if whole else float(f"{value:.4g}")] += 1
+
+    def sd(self) -> float:
+        """The standard deviation of the values, divided by n; 0 where there are none."""
+        return math.sqrt(self._squares / self.n) if self.n else 0.0
 
     def facts(self) -> dict[str, Any] | None:
         """n, mean, min, max and quantiles (the smallest value that so many lie at or below); None if empty."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from synthpref.core.settings import Settings
 
 
-class Batching(BaseModel):
+class Batching(Settings):
     """How `mode: batch` gathers requests and waits for them. None of it can change an answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_requests: int = Field(default=50_000, ge=1)
     """The most requests in one batch."""

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Request
+from synthpref.core.settings import Settings
 from synthpref.core.types import Message
 from synthpref.models import reward_json, wire, wire_errors
 
@@ -18,10 +19,8 @@ LISTS = ("messages", "context", "items")
 _NAMED = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 
 
-class RewardForm(BaseModel):
+class RewardForm(Settings):
     """How a reward service is asked, and where its scores stand."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     request: Any
     """The request's JSON, with "{prompt}" and "{response}" (texts), "{messages}" (the conversation with the response)

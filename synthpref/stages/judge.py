@@ -75,7 +75,7 @@ class List(Tallied):
     """The role that judges."""
     name: str = Field(default="listed", min_length=1)
     """The score's name."""
-    repeats: int = Field(default=1, ge=1)
+    repeats: int = Field(default=1, ge=1, le=100_000)
     """Calls for each row, each with an order of its own."""
     ties: bool = True
     """Let responses have the same score. Without it, a reply that gives two the same is asked for again."""

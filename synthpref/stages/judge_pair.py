@@ -34,7 +34,7 @@ class Pair(Tournament):
     judge that is unsure, at a temperature above 0; one that goes by the place says the same again."""
     reasks: int = Field(default=1, ge=1)
     """For disagree: reask: how often, at the most, both orders are asked again."""
-    repeats: int = Field(default=1, ge=1)
+    repeats: int = Field(default=1, ge=1, le=100_000)
     """Replies for each two responses and order. With extract: majority, the winner named most often in an order is
     its verdict, and a tie where no single one is."""
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from synthpref.core.principles import deciding, lean, log_odds, share_won
 from synthpref.core.schedule import all_pairs, meetings
 from synthpref.core.seam import Ask, Capability
+from synthpref.core.settings import Settings
 from synthpref.core.stage import PROMPT, Calls, Load, Made, PromptName, Role
 from synthpref.core.types import Comparison, Row, Vote
 from synthpref.stages.asking import ask_all
@@ -26,10 +27,8 @@ SHIPPED = (
 )
 
 
-class Principle(BaseModel):
+class Principle(Settings):
     """A principle in your own words."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     definition: str = Field(min_length=1)
     """What a response does that keeps to it, as a sentence."""
@@ -38,10 +37,8 @@ class Principle(BaseModel):
     negated."""
 
 
-class Draw(BaseModel):
+class Draw(Settings):
     """How many principles a row gets: `min`, and one more for as long as chance has it, up to `max`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     min: int = Field(default=1, ge=1)
     """The fewest."""

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from synthpref.core.expected import MIN_MASS, NO_TOKENS, TOP, expected_score, spoken
 from synthpref.core.parse import Parsed, Scale, parse_score
 from synthpref.core.seam import Ask, Capability, Completion
+from synthpref.core.settings import Settings
 from synthpref.core.stage import PROMPT, Made, PromptName, RowStage
 from synthpref.core.types import Row, Sample, Score, Vote
 from synthpref.core.votes import TieRule, pool
@@ -27,10 +28,8 @@ REASONING = ("reasoning", "two or three sentences")
 Place = Literal["before", "after", "none"]
 
 
-class Column(BaseModel):
+class Column(Settings):
     """A text that each row brings along."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     column: str = Field(min_length=1)
     """The source's column that holds it."""
@@ -185,7 +184,7 @@ class Scaled(Judged, Numbered):
 class Extracting(Numbered):
     """Base of the judges whose verdicts can be taken in several ways."""
 
-    repeats: int = Field(default=1, ge=1)
+    repeats: int = Field(default=1, ge=1, le=100_000)
     """Replies to each question."""
     extract: Literal["sampled", "majority", "expected"] = "sampled"
     """How replies become a verdict: the mean of what they say ("sampled"), what most of the repeats say

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from synthpref.core.seam import Ask, Capability
+from synthpref.core.settings import Settings
 from synthpref.core.stage import Calls, PromptName, Role
 from synthpref.core.types import Vote
 from synthpref.core.votes import NOT_ASKED, Rule
@@ -21,12 +22,8 @@ WEIGHED: Final = "dawid_skene"
 NOT_WEIGHED = "votes not weighed yet"
 
 
-class Juror(BaseModel):
+class Juror(Settings):
     """One seat: a model role, and what it is told. Two seats may have the same role, by different names."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
 
     model: Role
     """The role that judges."""

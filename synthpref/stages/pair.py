@@ -2,17 +2,19 @@
 
 The rules themselves are pure functions in `core.rules`; here is what they all share: which samples may
 be paired, in what order ties are broken, and what a row without a pair is dropped for. A sample is
-paired only if it has a value for the score, is not empty, was not cut off by a filter, is not truncated
-(unless asked for) and is the only one with its text, so chosen and rejected are never the same text. No
-rule asks a model: pairing again costs nothing.
+paired only if it has a value for the score, is not empty, was not cut off by a filter and is not truncated
+(unless asked for). Samples with the same text are one response, whose score is the mean of theirs: whichever of
+their scores stood for all of them, luck would decide which text is rejected more often. No rule asks a model:
+pairing again costs nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -23,7 +25,7 @@ from synthpref.core.doubt import doubted
 from synthpref.core.rules import Outcome, Scores
 from synthpref.core.seam import Ask
 from synthpref.core.stage import RowStage, Takes
-from synthpref.core.types import Drop, Pair, Row
+from synthpref.core.types import Drop, Pair, Row, Score
 
 
 def _checked_point(text: str) -> str:
@@ -65,8 +67,10 @@ class PairStage(RowStage):
         raise NotImplementedError
 
     async def run(self, row: Row, ask: Ask) -> Row | Drop:
+        given = row
+        eligible, left_out, copies = self._eligible(row, row.values(self.score))
+        row = _merged(row, self.score, copies)
         scores = row.values(self.score)
-        eligible, left_out = self._eligible(row, scores)
         made: Outcome
         if len(eligible) < 2:
             made = _too_few(row, len(eligible), left_out)
@@ -78,19 +82,20 @@ class PairStage(RowStage):
             made = _new(row, made)
         if isinstance(made, Drop):
             if row.pairs:
-                return row
+                return given
             detail = "; ".join(part for part in (made.detail, _listed(left_out)) if part)
             return Drop(made.reason, detail)
-        return replace(row, pairs=(*row.pairs, *made))
+        return replace(given, pairs=(*row.pairs, *(_counted(row, pair, copies) for pair in made)))
 
-    def _eligible(self, row: Row, scores: Scores) -> tuple[list[int], Counter[str]]:
-        """Indices that may be paired, and how many samples were left out for what.
+    def _eligible(self, row: Row, scores: Scores) -> tuple[list[int], Counter[str], dict[int, list[int]]]:
+        """Indices that may be paired, how many samples were left out for what, and the copies of one text that each
+        index stands for.
 
         Their order is drawn from the texts, so that neither the place nor the model of a sample decides
         a tie.
         """
         left_out: Counter[str] = Counter()
-        copies: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+        copies: defaultdict[str, list[int]] = defaultdict(list)
         for i, sample in enumerate(row.samples):
             value = scores[i]
             if sample.empty:
@@ -102,12 +107,12 @@ class PairStage(RowStage):
             elif value is None:
                 left_out["without a score"] += 1
             else:
-                copies[sample.text.strip()].append((value, i))
+                copies[sample.text.strip()].append(i)
         left_out["a copy of another"] = sum(map(len, copies.values())) - len(copies)
-        # A judge may score copies of one text differently; the middle one stands for them, not the luckiest.
-        stand = {text: sorted(found)[(len(found) - 1) // 2][1] for text, found in copies.items()}
-        place = {text: _place(row.id, text) for text in stand}
-        return [stand[text] for text in sorted(stand, key=place.__getitem__)], +left_out
+        place = {text: _place(row.id, text) for text in copies}
+        order = sorted(copies, key=place.__getitem__)
+        several = {found[0]: found for found in copies.values() if len(found) > 1}
+        return [copies[text][0] for text in order], +left_out, several
 
     def _wide_enough(self, made: Outcome) -> Outcome:
         if isinstance(made, Drop):
@@ -138,6 +143,33 @@ class PairStage(RowStage):
             highest = max(value for _, value in known)
             made = kept or Drop(reason, f"the highest {field} is {highest:.3g}, {least:g} asked for")
         return made
+
+
+def _merged(row: Row, score: str, copies: Mapping[int, Sequence[int]]) -> Row:
+    """The row with, on the first of the copies of a text, the mean of their scores, and the votes on all of them."""
+    if not copies:
+        return row
+    samples = list(row.samples)
+    for first, found in copies.items():
+        scores = [row.samples[i].scores[score] for i in found]
+        values = sorted(s.value for s in scores if s.value is not None)
+        # Of equal values exactly that value: a sum of them may differ by rounding.
+        mean = values[0] if values[0] == values[-1] else math.fsum(values) / len(values)
+        merged = Score(mean, votes=tuple(vote for s in scores for vote in s.votes))
+        samples[first] = replace(samples[first], scores={**samples[first].scores, score: merged})
+    return replace(row, samples=tuple(samples))
+
+
+def _counted(row: Row, pair: Pair, copies: Mapping[int, Sequence[int]]) -> Pair:
+    """The pair; where a side of it stands for copies, with how many these are and the mean of their scores."""
+    facts = dict(pair.facts)
+    for side, i in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if i in copies:
+            facts |= {
+                f"{side}_copies": len(copies[i]),
+                f"{side}_score": row.samples[i].scores[facts["score"]].value,
+            }
+    return replace(pair, facts=facts)
 
 
 def _place(row_id: str, text: str) -> bytes:
@@ -183,7 +215,7 @@ class MuSigma(PairStage):
     normal scores it is the minimum for 98 % of rows at n = 16, 71 % at 32, 43 % at 50, 10 % at 100. The
     report says how often the rule was in force. A text that was sampled several times counts once."""
 
-    k: float = 2.0
+    k: float = Field(default=2.0, ge=0, le=100)
     """How many standard deviations below the mean the rejected response is sought."""
     quantile: float | None = Field(default=None, gt=0, lt=1)
     """Seek rejected at this quantile of the row's scores instead of at mu - k*sigma, e.g. 0.023 (which

@@ -8,25 +8,22 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Ask, Completion, refusal
+from synthpref.core.settings import Settings
 from synthpref.core.stage import Calls, Load, PromptName, Role, RowStage
 from synthpref.core.types import Drop, Message, Row, Sample
 from synthpref.stages.asking import attempt_each
 
 
-class Member(BaseModel):
+class Member(Settings):
     """One voice of an ensemble: a model role, how many responses it gives, and under which conditions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
 
     model: Role
     """The role that answers."""
-    n: int = Field(default=1, ge=1)
+    n: int = Field(default=1, ge=1, le=100_000)
     """How many responses it gives to each prompt."""
     temperature: float | None = Field(default=None, ge=0)
     """Sampling temperature; the role's own where it is not given."""
@@ -110,7 +107,7 @@ class N(RowStage):
 
     model: Role | None = None
     """The role that answers; or give `models`."""
-    n: int = Field(default=1, ge=1)
+    n: int = Field(default=1, ge=1, le=100_000)
     """How many responses `model` gives to each prompt."""
     temperature: float | None = Field(default=None, ge=0)
     """Sampling temperature; the role's own where it is not given."""

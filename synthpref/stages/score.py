@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from synthpref.core.combine import Fit, Floats, Penalty, Weighing, learn
 from synthpref.core.seam import Ask
+from synthpref.core.settings import Settings
 from synthpref.core.stage import Barrier, Made, RowStage, Stage
 from synthpref.core.types import Note, Row
 from synthpref.stages.standard import (
@@ -25,14 +26,12 @@ from synthpref.stages.standard import (
 )
 
 
-class Weights(BaseModel):
+class Weights(Settings):
     """Weights by score; with `mean` and `sd` where they are for standardised scores."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     weights: dict[str, float]
-    mean: dict[str, float] = {}
-    sd: dict[str, float] = {}
+    mean: Mapping[str, float] = {}
+    sd: Mapping[str, float] = {}
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

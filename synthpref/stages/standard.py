@@ -8,17 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from synthpref.core.combine import Moments, Weighing
+from synthpref.core.settings import Settings
 from synthpref.core.stage import Stage
 from synthpref.core.types import Row, Sample, Score
 
 
-class Constants(BaseModel):
+class Constants(Settings):
     """What a score is standardised by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mean: float
     sd: float = Field(ge=0)

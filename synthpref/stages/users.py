@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from synthpref.core.seam import Ask
+from synthpref.core.settings import Settings
 from synthpref.core.stage import Barrier, Load, Made, RowStage, Stage
 from synthpref.core.types import Note, Origin, Row
 from synthpref.core.users import Weights, apart, drawn
@@ -29,10 +30,8 @@ from synthpref.stages.standard import (
 WORD = "score.users"
 
 
-class Population(BaseModel):
+class Population(Settings):
     """Who the users are: drawn, given, or brought by each row."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     draw: int | None = Field(default=None, ge=1)
     """Draw so many users, each with weights from a Dirichlet distribution."""

@@ -18,14 +18,17 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, computed_field, model_validator
 
-from synthpref.core.answer import final_answer, numeric_answer
+from synthpref.core.answer import NumericAnswer, final_answer, numeric_answer
 from synthpref.core.reply import json_spans, quoted
 from synthpref.core.seam import Ask
 from synthpref.core.stage import Load, RowStage
 from synthpref.core.types import Row, Sample, Score
 from synthpref.stages.judging import EMPTY, NO_REFERENCE
+from synthpref.stages.mathematics import equal, need_math
 
 NOT_FOUND = "no answer found"
+COMPARED = ("exact", "numeric", "math")
+"""Kinds that compare an answer with the row's reference."""
 WANTED = {"regex": "pattern", "json_schema": "json_schema", "python": "function"}
 
 
@@ -33,22 +36,25 @@ class Verify(RowStage):
     r"""A rule scores each response: 1 for right, 0 for wrong.
 
     - exact: the answer is the row's reference, but for white space at its ends and doubled within.
-    - numeric: the answer's number is the reference's, within `tolerance`; 1,234 and $5 and 5% are read.
+    - numeric: the answer's number is the reference's, within `tolerance`; 1,234 and $5 and 5% are read. An answer that
+      is more than a number with a unit, such as 2\sqrt{3}, has no score.
+    - math: the answer and the reference are the same mathematical object (extra `math`): numbers, fractions, roots,
+      polynomials, equations, intervals, sets, matrices, units and percentages left aside, or words.
     - regex: `pattern` is found in the response.
     - json_schema: the response holds JSON (all of it, or the last value in it) that fits `json_schema`.
     - python: `function` says so.
 
-    For exact and numeric, the answer is what follows the last answer mark: `####`, `A:` or `Answer:` at the
+    For exact, numeric and math, the answer is what follows the last answer mark: `####`, `A:` or `Answer:` at the
     start of a line, or `\boxed{}`; where there is none of these, "the answer is". Without any mark it is the
-    last number (numeric) or the whole text (exact). `answer` finds it by a pattern of your own.
+    last number (numeric), the whole text (exact) or not to be found (math). `answer` finds it by a pattern of your own.
     """
 
-    kind: Literal["exact", "numeric", "regex", "json_schema", "python"]
+    kind: Literal["exact", "numeric", "math", "regex", "json_schema", "python"]
     """The rule."""
     name: str = Field(default="verified", min_length=1)
     """The score's name."""
     answer: str | None = None
-    """For exact and numeric: a regular expression with one group that takes the answer out of a response; its
+    """For exact, numeric and math: a regular expression with one group that takes the answer out of a response; its
     last match binds."""
     ignore_case: bool = False
     """For exact and regex: do not tell capitals from small letters."""
@@ -70,8 +76,8 @@ class Verify(RowStage):
             if (self.kind == kind) != (getattr(self, field) is not None):
                 fix = f"give {field}" if self.kind == kind else f"leave {field} out, or set kind: {kind}"
                 raise ValueError(f"kind: {self.kind} and {field} do not go together; {fix}")
-        if self.answer is not None and self.kind not in ("exact", "numeric"):
-            raise ValueError(f"answer is for exact and numeric, not for kind: {self.kind}")
+        if self.answer is not None and self.kind not in COMPARED:
+            raise ValueError(f"answer is for exact, numeric and math, not for kind: {self.kind}")
         for field, text in (("answer", self.answer), ("pattern", self.pattern)):
             _compiled(field, text)
         if self.answer is not None and re.compile(self.answer).groups != 1:
@@ -80,6 +86,8 @@ class Verify(RowStage):
             schema_validator(json.dumps(self.json_schema))
         if self.function is not None:
             load_function(self.function)
+        if self.kind == "math":
+            need_math()
         return self
 
     @computed_field  # type: ignore[prop-decorator]
@@ -90,7 +98,7 @@ class Verify(RowStage):
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.suffix == ".py" else ""
 
     def needs(self) -> set[str]:
-        return {"samples", "reference"} if self.kind in ("exact", "numeric") else {"samples"}
+        return {"samples", "reference"} if self.kind in COMPARED else {"samples"}
 
     def gives(self) -> set[str]:
         return {f"score:{self.name}"}
@@ -104,7 +112,7 @@ class Verify(RowStage):
     async def _score(self, sample: Sample, row: Row) -> Score:
         if sample.empty:
             return EMPTY
-        if self.kind in ("exact", "numeric"):
+        if self.kind in COMPARED:
             return self._compared(sample.text, row.reference)
         if self.kind == "regex":
             flags = re.IGNORECASE if self.ignore_case else 0
@@ -132,11 +140,18 @@ class Verify(RowStage):
             return NO_REFERENCE
         taken = self._taken(text)
         if self.kind == "numeric":
-            right = numeric_answer(reference)
+            right = numeric_answer(reference).value
             if right is None:
                 return Score(None, f"no number in the reference: {quoted(reference)}")
-            said = None if taken is None else numeric_answer(taken)
-            return self._none() if said is None else Score(float(abs(said - right) <= self.tolerance))
+            made = numeric_answer(taken) if taken is not None else NumericAnswer(None)
+            if made.value is not None:
+                return Score(float(abs(made.value - right) <= self.tolerance))
+            if made.found:
+                # It may be right in another form, or wrong: that is for kind: math to say.
+                return Score(None, f"the answer is no plain number: {quoted(made.found)}")
+            return self._none()
+        if self.kind == "math":
+            return self._as_mathematics(taken, reference)
         if taken is not None and self.answer is None:
             marked = final_answer(taken)
             taken = taken if marked is None else marked
@@ -144,6 +159,14 @@ class Verify(RowStage):
         if not (taken or "").strip():
             return self._none()
         return Score(float(self._plain(taken or "") == self._plain(gold)))
+
+    def _as_mathematics(self, taken: str | None, reference: str) -> Score:
+        gold = final_answer(reference) or reference
+        answer = taken if taken is None or self.answer is not None else final_answer(taken)
+        if not (answer or "").strip():
+            return self._none()
+        made = equal(answer or "", gold)
+        return Score(None, made.why) if made.value is None else Score(float(made.value))
 
     def _plain(self, text: str) -> str:
         plain = " ".join(text.split())

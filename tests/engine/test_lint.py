@@ -19,7 +19,7 @@ from synthpref.core.rules import mu_sigma
 from synthpref.core.stage import Made, Takes
 from synthpref.engine import lint
 from synthpref.engine import recipe as recipes
-from synthpref.engine.lint import WARNINGS, Described, Model, Ruled, Scored, Shown, Warned
+from synthpref.engine.lint import OF_THE_SOURCE, WARNINGS, Described, Model, Ruled, Scored, Shown, Warned
 from synthpref.engine.plan import Plan
 from synthpref.engine.recipe import Allowed
 
@@ -125,7 +125,7 @@ def test_every_warning_is_tried_both_ways_and_can_be_allowed() -> None:
         == {name for name, _, f in TABLE if not f}
         == set(WARNINGS)
     )
-    assert set(get_args(Allowed)) == set(WARNINGS)
+    assert set(get_args(Allowed)) == {*WARNINGS, *OF_THE_SOURCE}
 
 
 def test_all_writers_that_are_kin_stand_in_one_warning() -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -195,6 +196,62 @@ def test_the_margin_is_there_for_all_or_it_is_an_error() -> None:
             records(format, paired(1), without, **options)
     assert len(records("trl-reward", paired(1), without, margin=False)) == 2
     assert "margin" not in records("trl-preference", paired(1), without)[0]
+
+
+def by(score: str, chosen: float, rejected: float, number: int = 1) -> Row:
+    """A row with one pair by the score."""
+    values = zip(("good", "bad"), (chosen, rejected), strict=True)
+    samples = tuple(Sample(f"{text} {number}", scores={score: Score(v)}) for text, v in values)
+    pair = Pair(0, 1, "extremes", margin=chosen - rejected, facts={"score": score})
+    return Row(id=f"r{number}", prompt=({"role": "user", "content": "q"},), samples=samples, pairs=(pair,))
+
+
+ELO = (by("elo", 1712, 1288, 1), by("elo", 1600, 1400, 2))
+
+
+def fitted(*rows: Row, **options: Any) -> list[float]:
+    exporter = made("trl-reward", **options).fitted(lambda: rows)
+    return [record["margin"] for record in exporter.records(rows)]
+
+
+def test_a_margin_is_in_standard_deviations_of_the_scores() -> None:
+    """In Elo points the first loss of a reward model, whose rewards begin at 0, was 312."""
+    sd = float(np.std([1712, 1288, 1600, 1400]))
+    assert fitted(*ELO) == pytest.approx([424 / sd, 200 / sd])
+    assert fitted(*ELO, margin="raw") == [424.0, 200.0]
+    first_loss = np.mean([np.log1p(np.exp(m)) for m in fitted(*ELO)])
+    assert first_loss < 3
+
+
+def test_a_margin_has_the_scale_of_its_own_score() -> None:
+    assert fitted(*ELO, by("small", 0.9, 0.1, 3))[2] == pytest.approx(2.0)
+    assert fitted(by("one", 7.0, 3.0)) == pytest.approx([2.0])
+
+
+def test_a_margin_whose_scores_are_not_known_is_scaled_as_if_they_lay_around_0() -> None:
+    bare = [replace(row, samples=tuple(replace(s, scores={}) for s in row.samples)) for row in ELO]
+    size = float(np.sqrt(np.mean([212**2, 212**2, 100**2, 100**2])))
+    assert fitted(*bare) == pytest.approx([424 / size, 200 / size])
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6)), min_size=1, max_size=20),
+    st.floats(1e-3, 1e3),
+)
+def test_a_scaled_margin_has_no_unit(pairs: list[tuple[float, float]], unit: float) -> None:
+    rows = [by("s", low + gap, low, n) for n, (low, gap) in enumerate(pairs) if low + gap > low]
+    scaled = [
+        by("s", (low + gap) * unit, low * unit, n) for n, (low, gap) in enumerate(pairs) if low + gap > low
+    ]
+    one, other = fitted(*rows), fitted(*scaled)
+    assert all(np.isfinite(one))
+    assert all(margin > 0 for margin in one)
+    assert one == pytest.approx(other, rel=1e-3)
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "z"), (False, "none"), ("raw", "raw")])
+def test_a_margin_is_said_as_version_0_1_said_it(old: Any, new: str) -> None:
+    assert made("trl-reward", margin=old) == made("trl-reward", margin=new)
 
 
 # ---- KTO

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -129,14 +130,64 @@ def test_one_text_is_never_both_chosen_and_rejected(stage: PairStage) -> None:
         assert {chosen, rejected} != {0, 1}
 
 
-def test_copies_of_a_text_count_once_by_their_middle_score() -> None:
+def test_copies_of_a_text_count_once_by_the_mean_of_their_scores() -> None:
     one = row(
-        sample("same", 10.0), sample("same", 1.0), sample("same", 5.0), sample("a", 6.0), sample("b", 4.0)
+        sample("same", 10.0), sample("same", 1.0), sample(" same\n", 5.5), sample("a", 6.0), sample("b", 4.0)
     )
     assert paired(Extremes(score="s"), one) == [(3, 4)]
     made = run(MuSigma(score="s"), one)
     assert isinstance(made, Row)
     assert made.pairs[0].facts["n"] == 3
+    low = run(Extremes(score="s"), row(*one.samples[:3], sample("b", 7.0)))
+    assert isinstance(low, Row)
+    (pair,) = low.pairs
+    assert (pair.chosen, pair.rejected, pair.margin) == (3, 0, 1.5)
+    assert (pair.facts["rejected_copies"], pair.facts["rejected_score"]) == (3, 5.5)
+    assert "chosen_copies" not in pair.facts
+    assert low.samples == (*one.samples[:3], sample("b", 7.0)), "the scores themselves stay as they are"
+
+
+def test_copies_without_a_score_have_no_say() -> None:
+    one = row(sample("same", 9.0), sample("same", None), sample("b", 3.0))
+    made = run(Extremes(score="s"), one)
+    assert isinstance(made, Row)
+    assert (made.pairs[0].margin, "chosen_copies" in made.pairs[0].facts) == (6.0, False)
+
+
+def test_equal_scores_of_copies_are_exactly_that_score() -> None:
+    assert (
+        dropped(Extremes(score="s"), row(*[sample("same", 0.1)] * 3, sample("b", 0.1))).reason
+        == "all scores equal"
+    )
+
+
+def test_a_text_that_was_sampled_twice_is_rejected_no_more_often_than_another() -> None:
+    """By the lower of two scores it was rejected in two pairs of three."""
+    rng = random.Random(5)
+    lost = 0
+    for n in range(3000):
+        one = row(*(sample(text, rng.gauss(5, 2)) for text in ("twice", "once", "twice")), id=f"r{n}")
+        ((_, rejected),) = paired(Extremes(score="s"), one)
+        lost += one.samples[rejected].text == "twice"
+    # Within 3.5 standard errors of a half.
+    assert abs(lost / 3000 - 0.5) < 3.5 * 0.5 / 3000**0.5
+
+
+def test_the_votes_on_all_copies_count() -> None:
+    def judged(text: str, *votes: float) -> Sample:
+        score = Score(
+            sum(votes) / len(votes), votes=tuple(Vote(f"j{i}", v, role=f"j{i}") for i, v in enumerate(votes))
+        )
+        return Sample(text, scores={"s": score})
+
+    made = run(Extremes(score="s"), row(judged("same", 9.0), judged("same", 8.0), judged("b", 3.0)))
+    assert isinstance(made, Row)
+    assert made.pairs[0].margin == 5.5
+    two = run(Extremes(score="s"), row(judged("same", 9, 8), judged("same", 7, 8), judged("b", 3, 2)))
+    one = run(Extremes(score="s"), row(judged("same", 9, 8), judged("b", 3, 2)))
+    assert isinstance(two, Row)
+    assert isinstance(one, Row)
+    assert (two.pairs[0].votes or 0) >= (one.pairs[0].votes or 0) > 0
 
 
 @every_stage
@@ -165,6 +216,17 @@ answers = st.lists(
 )
 
 
+def mean_of_copies(samples: list[Sample], one: Sample, truncated: str) -> float:
+    values = [
+        value
+        for s in samples
+        if s.text.strip() == one.text.strip()
+        and (truncated == "keep" or not s.truncated)
+        and (value := s.scores["s"].value) is not None
+    ]
+    return sum(values) / len(values)
+
+
 @every_stage
 @given(samples=answers, truncated=st.sampled_from(["exclude", "keep"]))
 def test_every_row_ends_as_sound_pairs_or_a_reason(
@@ -177,10 +239,9 @@ def test_every_row_ends_as_sound_pairs_or_a_reason(
     assert made.pairs
     for pair in made.pairs:
         chosen, rejected = samples[pair.chosen], samples[pair.rejected]
-        better, worse = chosen.scores["s"].value, rejected.scores["s"].value
-        assert better is not None
-        assert worse is not None
-        assert pair.margin == better - worse > 0
+        better, worse = (mean_of_copies(samples, side, truncated) for side in (chosen, rejected))
+        assert pair.margin == pytest.approx(better - worse)
+        assert pair.margin > 0
         assert chosen.text.strip() != rejected.text.strip()
         assert not chosen.empty
         assert not rejected.empty

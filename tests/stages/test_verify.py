@@ -56,13 +56,13 @@ def verified(text: str, reference: str | None = None, **fields: Any) -> float | 
     ],
 )
 def test_the_number_that_a_text_ends_up_with(text: str, number: float | None) -> None:
-    assert numeric_answer(text) == number
+    assert numeric_answer(text).value == number
 
 
 @given(st.integers(-(10**9), 10**9))
 def test_a_number_is_read_however_it_is_written(n: int) -> None:
     for shape in ("#### {}", "A: {}.", "so it is {}", "A: **{}**", "A: {:,}", r"\boxed{{{}}}"):
-        assert numeric_answer(shape.format(n)) == n
+        assert numeric_answer(shape.format(n)).value == n
 
 
 @given(st.text(max_size=200))

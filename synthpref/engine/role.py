@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -30,18 +30,15 @@ LONGEST_RETRY_AFTER_S = 60.0
 """The longest wait that an endpoint that is away can ask for: it may be back earlier."""
 SHOWN_FROM_S = 5.0
 """A wait from so many seconds on is shown."""
-NEW_REFUSALS, REFUSALS = (
-    {"auth": 1, "not_found": 1, "unsupported": 1, "unreadable": 3, "bad_request": 8},
-    {
-        "auth": 8,
-        "not_found": 8,
-        "unsupported": 8,
-        "unreadable": 32,
-        "bad_request": 32,
-    },
-)
+REFUSALS: Mapping[str, tuple[int, int, int]] = {
+    "auth": (1, 3, 8),
+    "not_found": (1, 3, 8),
+    "unsupported": (1, 3, 8),
+    "unreadable": (3, 3, 32),
+    "bad_request": (8, 8, 32),
+}
 """After so many rows that were refused in the same way, one after another, it is the role that is refused: of a role
-that never answered, and of one that has."""
+that never answered, of one that answered in an earlier start only, and of one that answered in this start."""
 SHOWN = 80
 """Characters of a failure that the console shows while it is waited for."""
 LONGEST_PAUSE_S = 10.0
@@ -100,7 +97,7 @@ class Patience:
     ) -> None:
         self._retries, self._answered, self._several = retries, answered, several
         self._since: dict[str, float] = {}
-        self._failures, self._last = 0, 0.0
+        self._failures, self._unread, self._last = 0, 0, 0.0
         self.left_s: float | None = None
         """For how many seconds more the call is tried, where that hangs on the time."""
 
@@ -113,8 +110,8 @@ class Patience:
         waited = now - since + pause_for(error)
         self.left_s = None
         if error.kind == "unreadable":
-            self._failures += 1
-            return self._failures > min(self._retries, UNREADABLE_RETRIES)
+            self._unread += 1
+            return self._unread > min(self._retries, UNREADABLE_RETRIES)
         if error.kind == "transient":
             self._failures += 1
             silent = answered is not None and answered <= self._last
@@ -226,9 +223,9 @@ class Role:
         if error.kind in ("unreachable", "rate_limit"):
             failed = self._place not in self._answered
         elif error.kind != "payment":
-            most = (REFUSALS if self.answered else NEW_REFUSALS).get(error.kind)
-            if most is None:
+            if error.kind not in REFUSALS:
                 return
+            most = REFUSALS[error.kind][2 if self.meter.requests else 1 if self.answered else 0]
             rows = self._refused.setdefault((error.kind, error.status), set())
             rows.add(row)
             self._refusal = f"models.{self.name}: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ SHARE = 0.2
 HANG_S = 0.5
 """The time-out where requests hang; answers take a hundredth of it."""
 LATENCY_S = 0.005
+
+UNREADABLE = ("not json", "odd shape", "no choices")
 
 Make = Callable[[], Any]
 Do = Callable[[Sequence[Server], random.Random, float], None]
@@ -38,11 +41,22 @@ class Trouble:
 
 
 def some(*makes: Make, share: float = SHARE) -> Do:
-    """A share of the requests gets one of these instead of an answer."""
+    """A share of the requests gets one of these instead of an answer. What came and cannot be read is asked again twice
+    and no more, so that a call meets it twice at the most."""
 
     def do(servers: Sequence[Server], luck: random.Random, outage_s: float) -> None:
+        met: Counter[str] = Counter()
+
+        def fault(request: Any, number: int) -> Any:
+            made = luck.choice(makes)() if luck.random() < share else None
+            if made in UNREADABLE:
+                who = request["call"].identity
+                met[who] += 1
+                return made if met[who] <= 2 else None
+            return made
+
         for server in servers:
-            server.fault = lambda request, number: luck.choice(makes)() if luck.random() < share else None
+            server.fault = fault
 
     return do
 

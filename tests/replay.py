@@ -1,13 +1,11 @@
 """A server that answers by path: under /NAME/v1 as the function NAME says, under /ok/v1 as a good policy or judge.
 
-A good policy gives "An answer with quality=Q and id X.", with Q drawn by the request; a good judge reads Q.
+A good policy gives "An answer with quality=Q and id X.", with Q drawn by the request's seed; a good judge reads Q.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -59,12 +57,9 @@ def good(body: Body, number: int = 0) -> Body:
         else:
             verdict = {"reasoning": "seen", "score": quality(asked)}
         return completion(*[json.dumps(verdict)] * body.get("n", 1))
-    rng = random.Random(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest())
-    texts = [
-        f"An answer with quality={rng.randint(1, 10)} and id {rng.randrange(10**5)}."
-        for _ in range(body.get("n", 1))
-    ]
-    return completion(*texts)
+    # By the seed, so that answers with neighbouring seeds are of different quality.
+    seeds = [body.get("seed", 0) + i for i in range(body.get("n", 1))]
+    return completion(*(f"An answer with quality={seed % 10 + 1} and id {seed}." for seed in seeds))
 
 
 @dataclass

@@ -28,7 +28,8 @@ from synthpref.core.seam import Completion, Request
 from synthpref.models.simulated import Simulated
 
 Fault = Callable[[web.Request, int], "web.StreamResponse | str | None"]
-"""Given the request and its number (from 0): a response to send instead, the name of a fault, or None.
+"""Given the request (with its Call under "call") and its number (from 0): a response to send instead, the name of a
+fault, or None.
 
 Names: "reset", "hang", "slow", "half", "not json", "no choices", "fewer", "odd shape".
 """
@@ -88,7 +89,7 @@ class Server:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             self.headers.append(dict(request.headers))
-            call = await self._note(request)
+            call = request["call"] = await self._note(request)
             if wait := self.latency_s + self.pace(number):
                 await asyncio.sleep(wait)
             fault = self.fault(request, number)

@@ -4,8 +4,11 @@ SynthprefError
 ├── RecipeError      the recipe or its source is wrong; raised before any call          exit 2
 ├── BackendError     a model endpoint failed; `kind` decides what happens next
 │     rate_limit, transient, unreachable        asked again; a dead endpoint stops the run
-│     context_length, content_filter, bad_request            the row is rejected
-│     auth, not_found, unsupported                   the run stops at once     exit 1
+│     unreadable                     an answer came that cannot be read; asked again twice
+│     context_length, content_filter, bad_request      the part fails: a missing sample, score or rationale;
+│                                   the row is rejected where nothing is left to go on with
+│     payment                                         the run stops at once     exit 1
+│     auth, not_found, unsupported        the same, unless others of the role are answered     exit 1
 ├── StageError       stage or plugin code raised; the row is rejected
 ├── JournalError     what was paid for cannot be written or read; the run stops    exit 1
 │   └── JournalDamaged   what is in the file is not what was written; the next start mends it
@@ -24,15 +27,19 @@ ErrorKind = Literal[
     "rate_limit",
     "transient",
     "unreachable",
+    "unreadable",
     "context_length",
     "content_filter",
     "bad_request",
+    "payment",
     "auth",
     "not_found",
     "unsupported",
 ]
-RETRIED: frozenset[ErrorKind] = frozenset({"rate_limit", "transient", "unreachable"})
-FATAL: frozenset[ErrorKind] = frozenset({"auth", "not_found", "unsupported"})
+RETRIED: frozenset[ErrorKind] = frozenset({"rate_limit", "transient", "unreachable", "unreadable"})
+FATAL: frozenset[ErrorKind] = frozenset({"payment", "auth", "not_found", "unsupported"})
+LASTING: frozenset[ErrorKind] = frozenset({"context_length", "content_filter", "bad_request"})
+"""What the same request meets again, however often it is sent."""
 
 
 class SynthprefError(Exception):
@@ -67,8 +74,8 @@ class RecipeError(SynthprefError):
 class BackendError(SynthprefError):
     """A call to a model failed.
 
-    `status` is the HTTP status where there was one; `retry_after` is in seconds, as the server asked.
-    The message never holds a key, a token or a header.
+    `message` says what went wrong, and `where` at which address; str() gives both. `status` is the HTTP status where
+    there was one; `retry_after` is in seconds, as the server asked. Neither text ever holds a key, a token or a header.
     """
 
     def __init__(
@@ -78,9 +85,11 @@ class BackendError(SynthprefError):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        where: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{where}: {message}" if where else message)
         self.kind: ErrorKind = kind
+        self.message = message
         self.status = status
         self.retry_after = retry_after
 

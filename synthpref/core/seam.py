@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, SecretStr
 
-from synthpref.core.errors import Problem
+from synthpref.core.errors import BackendError, Problem
 from synthpref.core.finish import Ending, ending_of
 from synthpref.core.settings import Settings
 from synthpref.core.types import Message, Usage
@@ -92,11 +92,20 @@ class Completion:
     model: str = ""
     """The model as the endpoint named it."""
     seed: int | None = None
+    refused: str | None = None
+    """Why there is no answer, where one of several could not be had. It is in no journal: what was not answered is asked
+    again by whoever asks for it."""
 
     @property
     def ended(self) -> Ending:
         """How the text ended, whatever the endpoint's word for it."""
         return ending_of(self.finish_reason)
+
+
+def refusal(error: BackendError) -> Completion:
+    """What stands in the place of an answer that could not be had."""
+    finish = "content_filter" if error.kind == "content_filter" else "error"
+    return Completion(finish_reason=finish, refused=f"{error.kind}: {error.message}")
 
 
 class Backend(Protocol):
@@ -244,7 +253,8 @@ class Ask(Protocol):
         response_format: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
         """n answers of the model role. Parameters not given are the role's. `response_format` is left out
-        where the role has no structured output. Raises BackendError."""
+        where the role has no structured output. One of several that could not be had is `refused`. Raises BackendError
+        where none could."""
         ...
 
     async def embed(self, text: str, *, model: str) -> tuple[float, ...]:

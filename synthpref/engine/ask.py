@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import replace
@@ -20,8 +20,8 @@ from typing import Any
 
 import orjson
 
-from synthpref.core.errors import BackendError
-from synthpref.core.seam import Completion, ModelInfo, ModelSpec, Request, RequestAsk
+from synthpref.core.errors import LASTING, BackendError
+from synthpref.core.seam import Completion, ModelInfo, ModelSpec, Request, RequestAsk, refusal
 from synthpref.core.template import Prompts
 from synthpref.core.thinking import read_completion
 from synthpref.core.types import Message
@@ -73,6 +73,7 @@ class Models:
             "asking": lambda: sum(role.asking for role in self.roles.values()),
         }
         self._answered: dict[str, float] = {}
+        self._spent = journal.spent()
         self._infos: dict[str, ModelInfo] = {}
         self._busy = 0
         self._idle = asyncio.Event()
@@ -97,8 +98,14 @@ class Models:
             except BackendError as error:
                 self.stop.now(f"models.{name}: {error}", failed=True)
                 raise Stopping from error
-            self.roles[name] = Role(name, spec, backend, self.stop, self._answered)
+            answered = self._spent.get(name, (0,))[0] > 0
+            self.roles[name] = Role(name, spec, backend, self.stop, self._answered, answered=answered)
         return self.roles[name]
+
+    def check_refused(self) -> None:
+        """Stop where a role answered nothing at all, and refused what it was asked."""
+        for role in self.roles.values():
+            role.check_refused()
 
     def info(self, name: str) -> ModelInfo:
         if name not in self._infos:
@@ -136,6 +143,8 @@ class Walk:
         self.kept: dict[Key, Completion] = models.journal.answers(row_id)
         self.told = {key for key, _ in self.kept}
         """Keys whose request the journal has already."""
+        self.again = False
+        """Whether something is missing for a passing reason, so that the next start is to try it once more."""
         self._asked: dict[bytes, int] = {}
 
     def take(self, key: bytes, n: int) -> range:
@@ -170,54 +179,85 @@ class RowAsk(RequestAsk):
         ordinals = walk.take(key, request.n)
         missing = [i for i in ordinals if (key, i) not in walk.kept]
         role.meter.replayed += len(ordinals) - len(missing)
+        failed: dict[int, BackendError] = {}
         if missing:
             self._models.enter()
             try:
-                if len(missing) == 1 or "n" in role.able:
-                    await self._buy(role, request, key, missing)
-                else:
-                    await self._buy_singly(role, request, key, missing)
+                failed = await self._buy(role, request, key, missing)
             finally:
                 self._models.leave()
+        walk.again |= any(error.kind not in LASTING for error in failed.values())
+        if len(failed) == len(ordinals):
+            raise failed[ordinals[0]]
+        return [refusal(failed[i]) if i in failed else self._read(request, key, i) for i in ordinals]
+
+    def _read(self, request: Request, key: bytes, ordinal: int) -> Completion:
+        """A kept answer as stages see it."""
+        kept = self._walk.kept[key, ordinal]
         if request.kind != "chat":
-            return [walk.kept[key, i] for i in ordinals]
-        return [read_completion(walk.kept[key, i], self._limit(request, key, i)) for i in ordinals]
+            return kept
+        return read_completion(kept, self._limit(request, key, ordinal))
 
     def _limit(self, request: Request, key: bytes, ordinal: int) -> int | None:
-        """The most tokens of an answer whose usage counts it alone; None where others were made by the same call, or
-        nothing says so."""
+        """The most tokens of an answer whose usage counts it alone: the first one of a call carries the usage, so the
+        next one is of another call. None where it counts others, too."""
         following = self._walk.kept.get((key, ordinal + 1))
-        alone = request.n == 1 or (following is not None and following.usage is not None)
+        alone = following is None or following.usage is not None
         return request.max_tokens if alone else None
 
-    async def _buy_singly(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
-        """Ask for the missing ordinals one by one, at once. Every answer that comes is kept, also where another
-        one fails; then the failure is raised."""
-        buying = (self._buy(role, request, key, [ordinal]) for ordinal in missing)
-        made = await asyncio.gather(*buying, return_exceptions=True)
-        failures = [error for error in made if error is not None]
-        if failures:
-            raise next((error for error in failures if isinstance(error, Stopping)), failures[0])
+    async def _buy(
+        self, role: Role, request: Request, key: bytes, missing: list[int]
+    ) -> dict[int, BackendError]:
+        """Ask for the missing ordinals: each run of them at once where the role can do that, and singly what it then
+        left out. Every answer that comes is kept; returns what could not be had, and why."""
+        failed: dict[int, BackendError] = {}
+        single: list[int] = []
+        for run in _runs(missing) if "n" in role.able else []:
+            try:
+                single += run[await self._call(role, request, key, run) :]
+            except BackendError as error:
+                failed |= dict.fromkeys(run, error)
+        if "n" not in role.able:
+            single = missing
+        made = await asyncio.gather(
+            *(self._call(role, request, key, [i]) for i in single), return_exceptions=True
+        )
+        others = [e for e in made if isinstance(e, BaseException) and not isinstance(e, BackendError)]
+        for other in sorted(others, key=lambda e: not isinstance(e, Stopping)):
+            raise other
+        return failed | {
+            i: error for i, error in zip(single, made, strict=True) if isinstance(error, BackendError)
+        }
 
-    async def _buy(self, role: Role, request: Request, key: bytes, missing: list[int]) -> None:
+    async def _call(self, role: Role, request: Request, key: bytes, ordinals: Sequence[int]) -> int:
+        """One request for answers with consecutive ordinals; how many of them came."""
         walk, models = self._walk, self._models
-        base = seed_of(walk.row_id, key)
-        while missing:
-            count = next((i for i, n in enumerate(missing) if n != missing[0] + i), len(missing))
-            seeded = replace(request, n=count, seed=base + missing[0], priority=walk.priority)
-            answers = await role.fetch(seeded)
-            for i, answer in enumerate(answers):
-                if answer.seed != base + missing[i]:
-                    answers[i] = replace(answer, seed=base + missing[i])
-                walk.kept[key, missing[i]] = answers[i]
-            asked = None if key in walk.told else request
-            walk.told.add(key)
-            models.journal.put(
-                walk.row_id, key, missing[0], role.name, self._stage, role.spec.model, asked, answers
-            )
-            missing = missing[len(answers) :]
-            if models.on_answer:
-                models.on_answer()
+        first = seed_of(walk.row_id, key) + ordinals[0]
+        seeded = replace(request, n=len(ordinals), seed=first, priority=walk.priority)
+        answers = await role.fetch(seeded, walk.row_id)
+        for i, answer in enumerate(answers):
+            if answer.seed != first + i:
+                answers[i] = replace(answer, seed=first + i)
+            walk.kept[key, ordinals[i]] = answers[i]
+        asked = None if key in walk.told else request
+        walk.told.add(key)
+        models.journal.put(
+            walk.row_id, key, ordinals[0], role.name, self._stage, role.spec.model, asked, answers
+        )
+        if models.on_answer:
+            models.on_answer()
+        return len(answers)
+
+
+def _runs(ordinals: Sequence[int]) -> list[list[int]]:
+    """The ordinals, rising, in runs without a gap."""
+    runs: list[list[int]] = []
+    for ordinal in ordinals:
+        if runs and runs[-1][-1] == ordinal - 1:
+            runs[-1].append(ordinal)
+        else:
+            runs.append([ordinal])
+    return runs
 
 
 def seed_of(row_id: str, key: bytes) -> int:

@@ -300,7 +300,7 @@ class Journal(Records):
         epoch: int,
     ) -> None:
         output = digest(*(o.kind.encode() + body for o, body in outcomes))
-        again = any(o.kind == "reject" for o, _ in outcomes)
+        again = any(o.kind == "reject" or o.again for o, _ in outcomes)
         walked = (step, row, made_by, input, output, added, again, epoch)
         try:
             self._db.execute(_WALKED, walked)

@@ -145,6 +145,9 @@ class Outcome:
     stage: str = ""
     reason: str = ""
     detail: str = ""
+    again: bool = False
+    """Whether the next start is to walk the row once more: it was rejected, or something of it is missing for a passing
+    reason."""
 
 
 class Records:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from synthpref.core.errors import FATAL, RETRIED, BackendError
+from synthpref.core.errors import RETRIED, BackendError
 from synthpref.core.seam import Backend, Completion, ModelSpec, Request
 from synthpref.core.types import Usage
 
@@ -21,6 +21,26 @@ OUTAGE_PATIENCE_S = 600.0
 """How long an endpoint that has answered before may be away before the run stops."""
 AWAY = (None, 502, 503, 504)
 """What an endpoint that is away says through what stands before it: a broken connection, or that it is not there."""
+MAYBE_AWAY = (424, 499, 500, *range(520, 525), 529)
+"""What an endpoint that is away may say, too; but so does one that breaks down over a single prompt. It is away when the
+calls of several rows fail so, and none is answered."""
+UNREADABLE_RETRIES = 2
+"""How often a call is asked again whose answer came, was paid for, and cannot be read."""
+LONGEST_RETRY_AFTER_S = 60.0
+"""The longest wait that an endpoint that is away can ask for: it may be back earlier."""
+SHOWN_FROM_S = 5.0
+"""A wait from so many seconds on is shown."""
+REFUSALS: Mapping[str, tuple[int, int, int]] = {
+    "auth": (1, 3, 8),
+    "not_found": (1, 3, 8),
+    "unsupported": (1, 3, 8),
+    "unreadable": (3, 3, 32),
+    "bad_request": (8, 8, 32),
+}
+"""After so many rows that were refused in the same way, one after another, it is the role that is refused: of a role
+that never answered, of one that answered in an earlier start only, and of one that answered in this start."""
+SHOWN = 80
+"""Characters of a failure that the console shows while it is waited for."""
 LONGEST_PAUSE_S = 10.0
 """Between two tries of one call, unless the endpoint asks for more."""
 FIRST_CONTACT_TRIES = 3
@@ -67,14 +87,19 @@ class Patience:
     """When a call that keeps failing is given up. Time counts from the first failure of a kind, not from the
     call's start, which may have waited long for its turn.
 
-    `answered` tells when the endpoint last answered anybody, None for never. If that was before the failure that
-    came before this one, it is the endpoint that fails and not the row.
+    `answered` says when the endpoint last answered anybody, None for never. If that was before the failure that
+    came before this one, it is the endpoint that fails and not the row. `several` says whether calls of several rows
+    have failed since.
     """
 
-    def __init__(self, retries: int, answered: Callable[[], float | None]) -> None:
-        self._retries, self._answered = retries, answered
+    def __init__(
+        self, retries: int, answered: Callable[[], float | None], several: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._retries, self._answered, self._several = retries, answered, several
         self._since: dict[str, float] = {}
-        self._failures, self._last = 0, 0.0
+        self._failures, self._unread, self._last = 0, 0, 0.0
+        self.left_s: float | None = None
+        """For how many seconds more the call is tried, where that hangs on the time."""
 
     def ended(self, state: RetryCallState) -> bool:
         error = _error(state)
@@ -82,24 +107,47 @@ class Patience:
             return True
         now, answered = time.monotonic(), self._answered()
         since = self._since.setdefault(error.kind, now)
-        waited = now - since + (error.retry_after or 0.0)
+        waited = now - since + pause_for(error)
+        self.left_s = None
+        if error.kind == "unreadable":
+            self._unread += 1
+            return self._unread > min(self._retries, UNREADABLE_RETRIES)
         if error.kind == "transient":
             self._failures += 1
-            away = answered is not None and answered <= self._last and error.status in AWAY
+            silent = answered is not None and answered <= self._last
+            away = error.status in AWAY or (error.status in MAYBE_AWAY and self._several())
             self._last = now
-            return self._failures > self._retries and not (away and waited <= OUTAGE_PATIENCE_S)
+            if self._failures <= self._retries:
+                return False
+            self.left_s = OUTAGE_PATIENCE_S - waited
+            return not (silent and away and waited <= OUTAGE_PATIENCE_S)
         if error.kind == "rate_limit":
+            self.left_s = RATE_LIMIT_PATIENCE_S - waited
             return waited > RATE_LIMIT_PATIENCE_S
         if answered is not None:
+            self.left_s = OUTAGE_PATIENCE_S - waited
             return waited > OUTAGE_PATIENCE_S
         return state.attempt_number >= FIRST_CONTACT_TRIES
+
+
+def pause_for(error: BackendError) -> float:
+    """How long the endpoint wants to be left alone, as far as that is heeded: a limit on requests is, whole."""
+    asked = error.retry_after or 0.0
+    return asked if error.kind == "rate_limit" else min(asked, LONGEST_RETRY_AFTER_S)
 
 
 class Role:
     """An open model role: asks with retries, and counts."""
 
     def __init__(
-        self, name: str, spec: ModelSpec, backend: Backend, stop: Stop, answered: dict[str, float]
+        self,
+        name: str,
+        spec: ModelSpec,
+        backend: Backend,
+        stop: Stop,
+        last_answers: dict[str, float],
+        *,
+        answered: bool = False,
     ) -> None:
         self.name, self.spec, self.backend, self.stop = name, spec, backend, stop
         self.identity = spec.identity()
@@ -109,7 +157,15 @@ class Role:
         self.asking = 0
         """Calls under way, those between two tries too."""
         # By place, because roles at one endpoint share its outages.
-        self._answered, self._place = answered, spec.place()
+        self._answered, self._place = last_answers, spec.place()
+        self.answered = answered
+        """Whether it has answered anything, in this start or an earlier one."""
+        self._refused: dict[tuple[str, int | None], set[str]] = {}
+        """Rows that were refused since it last answered, by kind and status."""
+        self._refusal = ""
+        self._failing: set[str] = set()
+        """Rows with a call that failed since it last answered."""
+        self._waiting: dict[int, str] = {}
 
     @property
     def cost(self) -> float | None:
@@ -117,9 +173,9 @@ class Role:
         return price.cost(self.meter.usage) if price else None
 
     def waits_for(self) -> str:
-        """What the backend says it waits for, where that takes long."""
+        """What the backend says it waits for, or what failed and until when it is tried, where that takes long."""
         said = getattr(self.backend, "waits_for", None)
-        return said() if said else ""
+        return (said() if said else "") or next(iter(self._waiting.values()), "")
 
     def with_defaults(self, request: Request) -> Request:
         """The request with the role's parameters where a stage gave none."""
@@ -132,10 +188,10 @@ class Role:
             stop=spec.stop,
         )
 
-    async def fetch(self, request: Request) -> list[Completion]:
-        """At least one and at most `request.n` answers, asked with retries.
+    async def fetch(self, request: Request, row: str = "") -> list[Completion]:
+        """At least one and at most `request.n` answers, asked with retries; `row` is whose request it is.
 
-        Raises BackendError when it is the row's fault or the retries are used up, and Stopping when the run
+        Raises BackendError when it is the request's fault or the retries are used up, and Stopping when the run
         ends first.
         """
         self.asking += 1
@@ -143,16 +199,17 @@ class Role:
             try:
                 answers = await self._once(request)
             except BackendError as error:
-                answers = await self._insist(request, error)
+                answers = await self._insist(request, error, row)
         except BackendError as error:
-            if error.kind in FATAL or error.kind in ("unreachable", "rate_limit"):
-                failed = error.kind in FATAL or self._place not in self._answered
-                self.stop.now(f"models.{self.name}: {error}", failed=failed)
-                raise Stopping from error
+            self._judge(error, row)
             raise
         finally:
             self.asking -= 1
         self._answered[self._place] = time.monotonic()
+        self.answered = True
+        if self._refused or self._failing:
+            self._refused.clear()
+            self._failing.clear()
         self.meter.requests += 1
         self.meter.completions += len(answers)
         for answer in answers:
@@ -160,7 +217,29 @@ class Role:
                 self.meter.usage += answer.usage
         return answers
 
-    async def _insist(self, request: Request, error: BackendError) -> list[Completion]:
+    def _judge(self, error: BackendError, row: str) -> None:
+        """Raise Stopping, and stop the run, where a failure is the role's and not the request's."""
+        failed = True
+        if error.kind in ("unreachable", "rate_limit"):
+            failed = self._place not in self._answered
+        elif error.kind != "payment":
+            if error.kind not in REFUSALS:
+                return
+            most = REFUSALS[error.kind][2 if self.meter.requests else 1 if self.answered else 0]
+            rows = self._refused.setdefault((error.kind, error.status), set())
+            rows.add(row)
+            self._refusal = f"models.{self.name}: {error}"
+            if len(rows) < most:
+                return
+        self.stop.now(f"models.{self.name}: {error}", failed=failed)
+        raise Stopping from error
+
+    def check_refused(self) -> None:
+        """Stop the run where the role never answered, and refused the few rows that there are."""
+        if self._refused and not self.answered:
+            self.stop.now(self._refusal, failed=True)
+
+    async def _insist(self, request: Request, error: BackendError, row: str) -> list[Completion]:
         """Ask again after a first failure. Only here, because what retries need costs more than the call."""
         first = iter([error])
 
@@ -169,16 +248,25 @@ class Role:
                 raise failure
             return await self._once(request)
 
-        patience = Patience(self.spec.retries, lambda: self._answered.get(self._place))
+        patience = Patience(
+            self.spec.retries, lambda: self._answered.get(self._place), lambda: len(self._failing) > 1
+        )
+
+        def before_sleep(state: RetryCallState) -> None:
+            self._note(state, patience, row)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._again),
             stop=patience.ended,
             wait=self._pause,
             sleep=self._sleep,
-            before_sleep=self._note,
+            before_sleep=before_sleep,
             reraise=True,
         )
-        answers: list[Completion] = await retrying(attempt)
+        try:
+            answers: list[Completion] = await retrying(attempt)
+        finally:
+            self._waiting.pop(id(patience), None)
         return answers
 
     async def _once(self, request: Request) -> list[Completion]:
@@ -190,7 +278,7 @@ class Role:
         finally:
             self.in_flight -= 1
         if not answers:
-            raise BackendError("transient", "the endpoint answered without any choice")
+            raise BackendError("unreadable", "the endpoint answered without any choice", status=200)
         return answers if len(answers) <= request.n else answers[: request.n]
 
     def _again(self, error: BaseException) -> bool:
@@ -200,7 +288,7 @@ class Role:
     def _pause(state: RetryCallState) -> float:
         error = _error(state)
         if isinstance(error, BackendError) and error.retry_after is not None:
-            return error.retry_after
+            return pause_for(error)
         longest = min(LONGEST_PAUSE_S, 0.25 * 2.0 ** (state.attempt_number - 1))
         return longest * random.uniform(0.5, 1.0)
 
@@ -211,7 +299,18 @@ class Role:
             return
         raise Stopping
 
-    def _note(self, state: RetryCallState) -> None:
+    def _note(self, state: RetryCallState, patience: Patience, row: str) -> None:
         self.meter.retries += 1
         error = _error(state)
+        if isinstance(error, BackendError) and error.kind == "transient":
+            self._failing.add(row)
         log.info("models.%s: asked again (attempt %d): %s", self.name, state.attempt_number + 1, error)
+        pause = state.next_action.sleep if state.next_action else 0.0
+        if patience.left_s is None and pause < SHOWN_FROM_S:
+            return
+        now = time.time()
+        times = f"tried again at {time.strftime('%H:%M:%S', time.localtime(now + pause))}"
+        if patience.left_s is not None:
+            times += f", until {time.strftime('%H:%M:%S', time.localtime(now + patience.left_s))}"
+        said = " ".join(error.message.split())[:SHOWN] if isinstance(error, BackendError) else ""
+        self._waiting[id(patience)] = f"{said}; {times}"

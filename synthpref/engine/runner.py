@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -116,6 +116,7 @@ class Runner:
                     # A barrier that stood here in an earlier recipe has to run again if it comes back.
                     self.journal.set_fact(f"barrier {step.number}", "")
                     await (self.elsewhere or self.walk)(step)
+                    self.models.check_refused()
                 await self.journal.indexed()
                 if step.number == 0:
                     self.progress.expected = None
@@ -208,7 +209,7 @@ class Runner:
                 log.info("%s: row %s rejected: %s", part.use.label, row.id, message, exc_info=cause)
                 return [Outcome(row, "reject", part.use.label, "stage_error", message)]
             if isinstance(made, Drop):
-                return [Outcome(row, "drop", part.use.label, made.reason, made.detail)]
+                return [Outcome(row, "drop", part.use.label, made.reason, made.detail, walk.again)]
             if isinstance(made, list):
                 # Who keeps the id keeps count of what was asked under it.
                 walks = [walk if child.id == row.id else None for child in made]
@@ -216,9 +217,10 @@ class Runner:
                     self._walk(child, parts[i + 1 :], order, its)
                     for child, its in zip(made, walks, strict=True)
                 ]
-                return [outcome for group in await asyncio.gather(*children) for outcome in group]
+                groups = await asyncio.gather(*children)
+                return [replace(o, again=o.again or walk.again) for group in groups for o in group]
             row = made
-        return [Outcome(row, "row")]
+        return [Outcome(row, "row", again=walk.again)]
 
     async def _run_stage(self, part: Part, row: Row, walk: Walk) -> Row | list[Row] | Drop:
         """The boundary around stage and plugin code: whatever it raises costs the row, not the run."""

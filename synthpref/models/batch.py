@@ -20,7 +20,7 @@ import orjson
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Backend, Completion, Request
-from synthpref.models import wire
+from synthpref.models import wire_decode
 from synthpref.models.batch_fleet import Fleet, stopping
 from synthpref.models.batch_hall import Hall
 from synthpref.models.batch_settings import Batching
@@ -125,7 +125,7 @@ class Batches:
     def _read(self, request: Request, where: tuple[int, str]) -> list[Completion]:
         ledger = self.hall.ledger
         try:
-            answers = self.door.answered(request, wire.decode(ledger.answer(*where)))
+            answers = self.door.answered(request, wire_decode.decode(ledger.answer(*where)))
         except BackendError:
             # It is of no use to anybody, so that it must not be found again.
             ledger.came(where[0], (), (where[1],))

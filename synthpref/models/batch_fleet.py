@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from synthpref.core.errors import BackendError
-from synthpref.models import wire
+from synthpref.models import wire_errors
 from synthpref.models.batch_ledger import Ledger, Noted
 from synthpref.models.batch_settings import Batching
 from synthpref.models.batch_tend import Batch, Left, Line, Tender, again
@@ -317,7 +317,7 @@ def _refusal(errors: Sequence[Any]) -> BackendError:
     if code == "token_limit_exceeded":
         return BackendError("rate_limit", f"the batch was refused: {errors[0].get('message')}")
     status = {"model_not_found": 404, "billing_hard_limit_reached": 401}.get(code, 400)
-    error = wire.http_error(status, {}, orjson.dumps({"error": errors[0]}))
+    error = wire_errors.http_error(status, {}, orjson.dumps({"error": errors[0]}))
     return BackendError(error.kind, str(error))
 
 

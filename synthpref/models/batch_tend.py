@@ -142,7 +142,7 @@ class Tender:
                     if doubt:
                         raise Left(error) from error
                     raise
-                doubt = doubt or error.kind == "transient"
+                doubt = doubt or error.kind in ("transient", "unreadable")
                 log.info("batch %d: made again (%s)", batch.number, error)
                 if time.monotonic() - began > PATIENCE_S:
                     raise Left(error) if doubt else error from error

@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from synthpref.core.errors import BackendError, JournalError
 from synthpref.core.seam import Completion, Request
-from synthpref.models import wire
+from synthpref.models import wire, wire_decode, wire_errors
 from synthpref.models.http import CHUNK, Http
 
 TOKEN = "synthpref"
@@ -73,9 +73,9 @@ def read(line: bytes) -> tuple[str, bytes | BackendError] | None:
             return custom, orjson.dumps(body)
         code, told = int(response["status_code"]), orjson.dumps(body or {"error": error})
     except wire.UNREADABLE as error:
-        log.warning("a line of a batch's answers cannot be read (%s): %r", error, line[: wire.SHOWN])
+        log.warning("a line of a batch's answers cannot be read (%s): %r", error, line[: wire_errors.SHOWN])
         return None
-    failure = wire.http_error(code if code >= 400 else 502, {}, told)
+    failure = wire_errors.http_error(code if code >= 400 else 502, {}, told)
     if failure.kind == "rate_limit":
         # To be told so hours later is a failure of this line; it says nothing about calls to come.
         failure = BackendError("transient", str(failure), status=failure.status)
@@ -86,7 +86,7 @@ def _failed(error: Mapping[str, Any]) -> BackendError:
     code = str(error.get("code") or "")
     if not code or code in AGAIN:
         return BackendError("transient", f"not answered: {error.get('message') or code or 'no reason given'}")
-    return wire.http_error(400, {}, orjson.dumps({"error": error}))
+    return wire_errors.http_error(400, {}, orjson.dumps({"error": error}))
 
 
 class Door(Protocol):
@@ -126,7 +126,7 @@ class Provider:
                 "file", _Requests(file), filename="requests.jsonl", content_type="application/jsonl"
             )
             try:
-                answer = wire.decode(await self._send("POST", "/files", data=form))
+                answer = wire_decode.decode(await self._send("POST", "/files", data=form))
             except BackendError as error:
                 raise as_a_whole(error) from error
         return str(_of(answer, "id"))
@@ -142,7 +142,9 @@ class Provider:
         headers = {"Content-Type": "application/json", "Idempotency-Key": token}
         try:
             return _state(
-                wire.decode(await self._send("POST", "/batches", data=orjson.dumps(asked), headers=headers))
+                wire_decode.decode(
+                    await self._send("POST", "/batches", data=orjson.dumps(asked), headers=headers)
+                )
             )
         except BackendError as error:
             raise as_a_whole(error) from error
@@ -152,7 +154,7 @@ class Provider:
         after = ""
         for _ in range(PAGES):
             try:
-                page = wire.decode(await self._send("GET", f"/batches?limit={PAGE}{after}"))
+                page = wire_decode.decode(await self._send("GET", f"/batches?limit={PAGE}{after}"))
             except BackendError as error:
                 if error.status not in ABSENT:
                     raise
@@ -173,7 +175,7 @@ class Provider:
         return None
 
     async def get(self, id: str) -> State:
-        return _state(wire.decode(await self._send("GET", f"/batches/{id}")))
+        return _state(wire_decode.decode(await self._send("GET", f"/batches/{id}")))
 
     async def cancel(self, id: str) -> None:
         await self._send("POST", f"/batches/{id}/cancel", data=b"")
@@ -244,7 +246,7 @@ def _of(answer: Any, key: str) -> Any:
     try:
         return answer[key]
     except wire.UNREADABLE as error:
-        raise wire.odd(answer, f"no {key!r}") from error
+        raise wire_errors.odd(answer, f"no {key!r}") from error
 
 
 def _state(answer: Any) -> State:
@@ -265,4 +267,4 @@ def _state(answer: Any) -> State:
             tuple(error if isinstance(error, Mapping) else {"message": str(error)} for error in listed),
         )
     except wire.UNREADABLE as error:
-        raise wire.odd(answer, str(error)) from error
+        raise wire_errors.odd(answer, str(error)) from error

@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import NEUTRAL, SERVES, Backend, Capability, Completion, ModelSpec, Price, Request
-from synthpref.models import wire
+from synthpref.models import wire, wire_decode, wire_errors
 from synthpref.models.batch_settings import Batching
 from synthpref.models.http import Http, connections, proxy_for
 from synthpref.models.pool import Endpoint, Pool, limiter_for
@@ -55,6 +55,11 @@ class OpenAI(ModelSpec):
     """Whether it goes on with a last message that is the assistant's when asked as vLLM and SGLang are."""
     many: Annotated[bool, NEUTRAL] = True
     """Whether n answers may be asked for in one request; else they are asked for one by one."""
+    fold_system: bool = False
+    """Whether to put a system message into the user's turn, for models that know no system role or want user and
+    assistant in turns."""
+    stream: Annotated[bool, NEUTRAL] = False
+    """Whether to ask for answers in pieces, for endpoints that give no others."""
     send_seed: bool = True
     """Whether to send `seed`."""
     max_tokens_as: Annotated[Literal["auto", "max_tokens", "max_completion_tokens"], NEUTRAL] = "auto"
@@ -137,6 +142,8 @@ class OpenAI(ModelSpec):
         if not self.prefill:
             # Younger than journals that are to stay valid.
             del identity["prefill"]
+        if not self.fold_system:
+            del identity["fold_system"]
         if self.reward_form is None:
             del identity["reward_form"]
         else:
@@ -210,7 +217,7 @@ class OpenAI(ModelSpec):
             transport = self._transport(url, shared)
             limiter = limiter_for(shared, url, most, self.rpm, self.tpm)
             endpoints.append(Endpoint(shown(url), Wire(self, shown(url), transport), limiter))
-        return Pool(endpoints, many=self.many)
+        return Pool(endpoints)
 
     def _transport(self, url: str, shared: dict[str, Any]) -> Transport:
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
@@ -283,15 +290,16 @@ class Wire:
 
     def told(self, error: BackendError) -> BackendError:
         """The error with the address before it, and no secret in it."""
-        message = f"{self.url}: {error}"
+        message = str(error)
         for secret in self.spec.secrets():
             message = message.replace(secret, "[secret]")
-        return BackendError(error.kind, message, status=error.status, retry_after=error.retry_after)
+        again = error.retry_after
+        return BackendError(error.kind, message, status=error.status, retry_after=again, where=self.url)
 
     def failed(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
         """What an HTTP status means."""
         # Before a message is cut short: the beginning of a key is a part of it.
-        return wire.http_error(status, headers, _without(body, _forms(self.spec.secrets())))
+        return wire_errors.http_error(status, headers, _without(body, _forms(self.spec.secrets())))
 
     def clean(self, body: bytes) -> bytes:
         """What came, without keys: it is kept, and may be published."""
@@ -309,6 +317,8 @@ class Wire:
             max_tokens_as=self.max_tokens_as,
             extra=spec.extra_body,
             prefill=spec.prefill,
+            fold=spec.fold_system,
+            stream=spec.stream,
         )
 
     def answered(self, request: Request, answer: Any) -> list[Completion]:
@@ -323,16 +333,16 @@ class Wire:
             raise BackendError("unsupported", f"no logprobs of the prompt were given; {fix}")
         return answers
 
-    async def _post(self, url: str, body: Any, *, lenient: bool = False) -> Any:
+    async def _post(self, url: str, body: Any) -> Any:
         try:
             status, headers, answer = await self.transport.post(url, body)
         except (TypeError, ValueError) as error:
             # A lone surrogate in a text, or a line break in a header: nothing was sent.
-            message = f"the request cannot be sent: {type(error).__name__}: {str(error)[: wire.SHOWN]}"
+            message = f"the request cannot be sent: {type(error).__name__}: {str(error)[: wire_errors.SHOWN]}"
             raise BackendError("bad_request", message) from error
         if status >= 400:
             raise self.failed(status, headers, answer)
-        return wire.decode(self.clean(answer), lenient=lenient)
+        return wire_decode.decode(self.clean(answer))
 
     async def aclose(self) -> None:
         await self.transport.aclose()

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -68,36 +68,16 @@ class Pool:
         self,
         endpoints: Sequence[Endpoint],
         *,
-        many: bool = True,
         prefixes: Prefixes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.endpoints, self.many, self._clock = endpoints, many, clock
+        self.endpoints, self._clock = endpoints, clock
         self.lengths = Lengths()
         self.prefixes = prefixes if len(endpoints) > 1 else None
 
     async def complete(self, request: Request) -> list[Completion]:
-        """The answers; those that an endpoint left out are asked for singly, each with its own seed.
-
-        Where one of them fails, those before it are returned: they are paid for, and the engine asks again for
-        the rest.
-        """
-        answers: list[Completion] = []
-        if self.many or request.n == 1:
-            answers = (await self._one(request))[: request.n]
-            if not answers or len(answers) == request.n:
-                return answers
-        seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
-        singly = [self._one(replace(request, n=1, seed=seed)) for seed in seeds[len(answers) :]]
-        for made in await asyncio.gather(*singly, return_exceptions=True):
-            if isinstance(made, BaseException):
-                if answers and isinstance(made, BackendError):
-                    break
-                raise made
-            if not made:
-                break
-            answers.append(made[0])
-        return answers
+        """The answers of one endpoint. It may give fewer than were asked for."""
+        return (await self._one(request))[: request.n]
 
     async def _one(self, request: Request) -> list[Completion]:
         while True:

@@ -12,7 +12,7 @@ from synthpref.core.errors import BackendError
 from synthpref.core.seam import Request
 from synthpref.core.settings import Settings
 from synthpref.core.types import Message
-from synthpref.models import reward_json, wire
+from synthpref.models import reward_json, wire, wire_errors
 
 TEXTS = ("prompt", "response", "a", "b", "model")
 LISTS = ("messages", "context", "items")
@@ -114,7 +114,7 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
 def read(form: RewardForm, answer: Any, count: int) -> list[dict[str, float | None]]:
     """The heads of each of the `count` conversations that were asked about. Raises BackendError where the reply has
     another shape or another number of them."""
-    wire.no_error_inside(answer)
+    wire_errors.no_error_inside(answer)
     try:
         if form.item is None:
             return [_heads(form.scores, answer, 0)]
@@ -126,7 +126,7 @@ def read(form: RewardForm, answer: Any, count: int) -> list[dict[str, float | No
                 raise ValueError(f"{count} items were expected at {path!r}")
         return [_heads(form.scores, answer, i) for i in range(count)]
     except wire.UNREADABLE as error:
-        raise BackendError("transient", _odd(answer, error)) from error
+        raise BackendError("unreadable", _odd(answer, error), status=200) from error
 
 
 def _heads(scores: str | Mapping[str, str], answer: Any, item: int) -> dict[str, float | None]:
@@ -149,4 +149,6 @@ def _at(value: Any, path: str, item: int = 0) -> Any:
 
 def _odd(answer: Any, error: Exception) -> str:
     said = f"{type(error).__name__}: {error}"
-    return f"the reply has no score where reward_form.scores says ({said}): {repr(answer)[: wire.SHOWN]}"
+    return (
+        f"the reply has no score where reward_form.scores says ({said}): {repr(answer)[: wire_errors.SHOWN]}"
+    )

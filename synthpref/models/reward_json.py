@@ -9,7 +9,8 @@ from typing import Any
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Message
-from synthpref.models.wire import UNREADABLE, no_error_inside, odd, usage_of
+from synthpref.models.wire import UNREADABLE, usage_of
+from synthpref.models.wire_errors import no_error_inside, odd
 
 
 def reward_body(request: Request, model: str, extra: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Spec(Protocol):
 class Post(Protocol):
     """Sends a body to a URL; the JSON that comes back. Raises BackendError."""
 
-    async def __call__(self, url: str, body: Any, *, lenient: bool = False) -> Any: ...
+    async def __call__(self, url: str, body: Any) -> Any: ...
 
 
 class Grader:
@@ -54,7 +54,7 @@ class Grader:
     async def send(self, asked: Any) -> Any:
         if self.spec.extra_body and isinstance(asked, dict):
             asked = {**self.spec.extra_body, **asked}
-        return await self._post(self.root + self._paths[0], asked, lenient=True)
+        return await self._post(self.root + self._paths[0], asked)
 
     async def _plain(self, request: Request) -> list[Completion]:
         """Of vLLM, or a service that speaks as it does."""

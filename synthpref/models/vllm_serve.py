@@ -84,7 +84,7 @@ class VLLMServe(VLLM):
             engine.use()
         wire = self._wire(ports).open(shared)
         assert isinstance(wire, Pool)
-        wire = Pool(wire.endpoints, many=wire.many, prefixes=Prefixes())
+        wire = Pool(wire.endpoints, prefixes=Prefixes())
         served = _Served(engines, wire, self.head_names)
         return Turns.before(served, shared, fleet, engines) if self.placement == "in_turn" else served
 

@@ -7,16 +7,18 @@ their order, so an order that hung on which reply came first would differ from r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from synthpref.core.errors import BackendError
 from synthpref.core.finish import is_known
 from synthpref.core.parse import Parsed
-from synthpref.core.seam import Ask, Completion
+from synthpref.core.seam import Ask, Completion, refusal
 from synthpref.core.types import Message
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,36 @@ class Reply(Generic[T]):
 
 
 async def ask_all(
-    ask: Ask, questions: Sequence[Question[T]], *, again: int = 1, reask: str = "judge/reask"
+    ask: Ask,
+    questions: Sequence[Question[T]],
+    *,
+    again: int = 1,
+    reask: str = "judge/reask",
+    needed: bool = True,
 ) -> list[list[Reply[T]]]:
     """For each question its n replies, in order. A reply that cannot be parsed is followed up to `again`
-    times, by the template `reask`. Raises BackendError."""
+    times, by the template `reask`.
+
+    A question that the endpoint refuses costs its own replies only: they hold nothing, and the reason. Where some reply
+    is `needed` to go on and every question was refused, raises the first BackendError.
+    """
     first = await asyncio.gather(*(_ask(ask, q, q.messages, q.n) for q in questions))
+    refusals = [made for made in first if isinstance(made, BackendError)]
+    if needed and refusals and len(refusals) == len(questions):
+        raise refusals[0]
     replies = [
-        [Reply(_read(question, completion), completion) for completion in completions]
-        for question, completions in zip(questions, first, strict=True)
+        [
+            Reply(_read(question, completion), completion)
+            for completion in ([refusal(made)] * question.n if isinstance(made, BackendError) else made)
+        ]
+        for question, made in zip(questions, first, strict=True)
     ]
     for tries in range(2, again + 2):
         failed = [
-            (i, j) for i, row in enumerate(replies) for j, r in enumerate(row) if r.parsed.value is None
+            (i, j)
+            for i, row in enumerate(replies)
+            for j, r in enumerate(row)
+            if r.parsed.value is None and r.completion.refused is None
         ]
         seconds = await asyncio.gather(
             *(
@@ -63,6 +83,9 @@ async def ask_all(
             )
         )
         for (i, j), completions in zip(failed, seconds, strict=True):
+            if isinstance(completions, BackendError):
+                # What was wrong with the reply itself says more than why nobody would hear of it again.
+                continue
             parsed = _read(questions[i], completions[0])
             kept = parsed.rationale or replies[i][j].parsed.rationale
             replies[i][j] = Reply(Parsed(parsed.value, parsed.why, kept), completions[0], tries)
@@ -76,14 +99,40 @@ async def ask_parsed(
     return (await ask_all(ask, [question], again=again, reask=reask))[0]
 
 
-async def _ask(ask: Ask, question: Question[T], messages: Sequence[Message], n: int) -> list[Completion]:
-    return await ask(
-        messages,
-        model=question.model,
-        n=n,
-        logprobs=question.logprobs,
-        response_format=question.response_format,
+async def _ask(
+    ask: Ask, question: Question[T], messages: Sequence[Message], n: int
+) -> list[Completion] | BackendError:
+    return await attempt(
+        ask(
+            messages,
+            model=question.model,
+            n=n,
+            logprobs=question.logprobs,
+            response_format=question.response_format,
+        )
     )
+
+
+async def attempt(call: Awaitable[R]) -> R | BackendError:
+    """What the call gives, or the error with which it failed for good: it may be one of several."""
+    try:
+        return await call
+    except BackendError as error:
+        return error
+
+
+async def attempt_each(calls: Iterable[Awaitable[R]]) -> list[R | BackendError]:
+    """`attempt` for calls of which each serves a part of the row. Raises the first error where all have failed."""
+    made = await asyncio.gather(*map(attempt, calls))
+    errors = [one for one in made if isinstance(one, BackendError)]
+    if errors and len(errors) == len(made):
+        raise errors[0]
+    return made
+
+
+def why_refused(error: BackendError) -> str:
+    """The reason of a part that is missing: a phrase that can be counted, then what the endpoint said."""
+    return refusal(error).refused or error.kind
 
 
 def _read(question: Question[T], completion: Completion) -> Parsed[T]:
@@ -96,6 +145,8 @@ def unusable(completion: Completion) -> str | None:
 
     In a reply that was cut off the verdict may have been still to come, and "1" may be the beginning of "10".
     """
+    if completion.refused is not None:
+        return completion.refused
     word = completion.finish_reason
     if completion.ended == "cut":
         known = "the reply reached the token limit" if is_known(word) else f"unknown finish_reason {word!r}"

@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from synthpref.core.errors import BackendError
 from synthpref.core.parse import Parsed
 from synthpref.core.schedule import Meeting, all_pairs
 from synthpref.core.seam import Ask, Capability, Completion
@@ -17,7 +18,7 @@ from synthpref.core.stats import mean
 from synthpref.core.types import Comparison, Row, Score, Vote
 from synthpref.core.verdicts import flipped, leaning
 from synthpref.core.votes import Reducer, Rule, TieRule, pool
-from synthpref.stages.asking import Question, Reply, ask_all
+from synthpref.stages.asking import Question, Reply, ask_all, attempt
 from synthpref.stages.judging import Scaled, vote
 from synthpref.stages.named import Named, all_named, named_form, read_named
 
@@ -153,10 +154,14 @@ class Debate(Scaled):
         """One turn of one persona, in all debates at once."""
         turn = {"round": str(number), "rounds": str(self.rounds), "words": str(self.words)}
         asked = [
-            ask(ask.prompt(self.prompt, **self._shown(row, debate, name, ask), **turn), model=role)
+            attempt(ask(ask.prompt(self.prompt, **self._shown(row, debate, name, ask), **turn), model=role))
             for debate in debates
         ]
-        for debate, [speech] in zip(debates, await asyncio.gather(*asked), strict=True):
+        for debate, made in zip(debates, await asyncio.gather(*asked), strict=True):
+            # Who is refused is not heard.
+            if isinstance(made, BackendError):
+                continue
+            [speech] = made
             # Who says nothing is not heard; who was cut off is heard as far as it came. What a filter or a breakdown
             # left is nobody's argument.
             if speech.text.strip() and speech.ended in ("whole", "cut"):

@@ -54,7 +54,7 @@ class Rationale(RowStage):
         shown = {i: ask.rng.choice(("ab", "ba")) for i in open_pairs}
         asked = [(i, kind) for i in open_pairs for kind in self._templates]
         questions = [self._question(row, row.pairs[i], shown[i], kind, ask) for i, kind in asked]
-        replies = await ask_all(ask, questions, reask=self.reask)
+        replies = await ask_all(ask, questions, reask=self.reask, needed=False)
         pairs = list(row.pairs)
         for i in open_pairs:
             found = {kind: reply.parsed for (j, kind), [reply] in zip(asked, replies, strict=True) if j == i}

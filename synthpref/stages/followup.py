@@ -8,12 +8,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from synthpref.core.errors import BackendError
 from synthpref.core.expected import MIN_MASS, TOP
 from synthpref.core.logprob import Span, followup_score, yes_share
 from synthpref.core.reply import Parsed
 from synthpref.core.seam import Ask, Capability
 from synthpref.core.stage import PROMPT, Calls, Load, PromptName, Role, RowStage
 from synthpref.core.types import Row, Sample, Score
+from synthpref.stages.asking import attempt_each, why_refused
 from synthpref.stages.judging import EMPTY, NO_RUBRIC, RUBRICS, Column, criterion, is_name, present
 from synthpref.stages.spans import READS, remarks, says, score
 
@@ -131,7 +133,8 @@ class YesNo(RowStage):
             return yes_share(answer.logprobs, self.min_mass)
 
         there = present(row.samples)
-        made = await asyncio.gather(*(one(row.samples[i]) for i in there))
+        answers = await attempt_each(one(row.samples[i]) for i in there)
+        made = [Parsed(None, why_refused(a)) if isinstance(a, BackendError) else a for a in answers]
         judge = ask.info(self.model).name
         return row.scored(
             self.name, _every(row, {i: score(judge, m) for i, m in zip(there, made, strict=True)})

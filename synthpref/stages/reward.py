@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,9 +9,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from synthpref.core.errors import BackendError
 from synthpref.core.seam import Ask, Capability
 from synthpref.core.stage import Calls, Load, Made, Role, RowStage
 from synthpref.core.types import Comparison, Row, Sample, Score, Vote
+from synthpref.stages.asking import attempt_each, why_refused
 from synthpref.stages.comparing import comparison
 from synthpref.stages.judging import EMPTY, present
 from synthpref.stages.tournament import Scheduled, rated
@@ -62,19 +63,32 @@ class Reward(RowStage):
 
     async def run(self, row: Row, ask: Ask) -> Row:
         asked = present(row.samples)
-        answers = await asyncio.gather(*(self._heads(row, row.samples[i], ask) for i in asked))
-        heads = dict(zip(asked, answers, strict=True))
+        answers = await attempt_each(self._heads(row, row.samples[i], ask) for i in asked)
+        heads = {
+            i: made for i, made in zip(asked, answers, strict=True) if not isinstance(made, BackendError)
+        }
         judge = ask.info(self.model).name
         every = range(len(row.samples))
+        missing = {
+            i: Score(None, why := why_refused(made), (Vote(judge, None, why),))
+            for i, made in zip(asked, answers, strict=True)
+            if isinstance(made, BackendError)
+        }
         chosen = {i: self._chosen(values) for i, values in heads.items()} if self.total else {}
         found = dict.fromkeys(head for values in heads.values() for head in values)
         names = list(dict.fromkeys((*self.heads, *found)))
         for head in names if len(names) > 1 or self.heads else []:
-            kept = [_score(judge, heads[i].get(head), head) if i in heads else EMPTY for i in every]
+            kept = [
+                _score(judge, heads[i].get(head), head) if i in heads else missing.get(i, EMPTY)
+                for i in every
+            ]
             row = row.scored(f"{self.name}.{head}", kept)
         if not self.total:
             return row
-        scores = [_score(judge, heads[i][chosen[i]], chosen[i]) if i in heads else EMPTY for i in every]
+        scores = [
+            _score(judge, heads[i][chosen[i]], chosen[i]) if i in heads else missing.get(i, EMPTY)
+            for i in every
+        ]
         return row.scored(self.name, scores)
 
     async def _heads(self, row: Row, sample: Sample, ask: Ask) -> Mapping[str, float | None]:
@@ -153,7 +167,7 @@ class RewardPair(Scheduled):
         for wave in self.waves(there, made, ask):
             orders = [self.orders(pair, ask) for pair in wave]
             shown = [order for both in orders for order in both]
-            said = iter(await asyncio.gather(*(self._leaning(row, a, b, ask) for a, b in shown)))
+            said = iter(await attempt_each(self._leaning(row, a, b, ask) for a, b in shown))
             judge = ask.info(self.model).name
             for (a, b), both in zip(wave, orders, strict=True):
                 sides = [[_vote(judge, next(said), swapped=first != a)] for first, _ in both]
@@ -167,9 +181,11 @@ class RewardPair(Scheduled):
         return await ask.compare(row.prompt, *texts, model=self.model)
 
 
-def _vote(judge: str, logit: float | None, *, swapped: bool) -> Vote:
+def _vote(judge: str, logit: float | BackendError | None, *, swapped: bool) -> Vote:
     """On the comparison's `a`, which was shown second if `swapped`."""
     shown = "ba" if swapped else "ab"
+    if isinstance(logit, BackendError):
+        return Vote(judge, None, why_refused(logit), shown=shown)
     if logit is None or not math.isfinite(logit):
         return Vote(judge, None, "no comparison: the model gave no number", shown=shown)
     # 1 / (1 + exp(-x)), which overflows nowhere in this form.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from synthpref.core.seam import Ask
+from synthpref.core.errors import BackendError
+from synthpref.core.seam import Ask, Completion, refusal
 from synthpref.core.settings import Settings
 from synthpref.core.stage import Calls, Load, PromptName, Role, RowStage
 from synthpref.core.types import Drop, Message, Row, Sample
+from synthpref.stages.asking import attempt_each
 
 
 class Member(Settings):
@@ -49,6 +51,13 @@ class Member(Settings):
             temperature=self.temperature,
             max_tokens=self.max_tokens,
         )
+        return self._made(answers, system, ask)
+
+    def missing(self, error: BackendError, ask: Ask) -> list[Sample]:
+        """What stands in the place of the responses where the endpoint gave none."""
+        return self._made([refusal(error)] * self.n, self._system(ask), ask)
+
+    def _made(self, answers: Sequence[Completion], system: str | None, ask: Ask) -> list[Sample]:
         info = ask.info(self.model)
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "system": system}
         params: dict[str, Any] = {**info.params, **{k: v for k, v in own.items() if v is not None}}
@@ -57,8 +66,7 @@ class Member(Settings):
                 text=answer.text,
                 model=info.name,
                 finish_reason=answer.finish_reason,
-                # An alias such as "latest" hides which model it was; the endpoint's own name tells.
-                params=params if answer.model in ("", info.name) else {**params, "served_as": answer.model},
+                params=params | _facts(answer, info.name),
                 seed=answer.seed,
                 reasoning=answer.reasoning,
             )
@@ -69,6 +77,14 @@ class Member(Settings):
         if self.system_prompt is None:
             return self.system
         return "\n\n".join(message["content"] for message in ask.prompt(self.system_prompt))
+
+
+def _facts(answer: Completion, model: str) -> dict[str, Any]:
+    """What else is to be known of an answer: why there is none, or the endpoint's own name for the model, where it was
+    asked for by an alias such as "latest"."""
+    if answer.refused is not None:
+        return {"refused": answer.refused}
+    return {} if answer.model in ("", model) else {"served_as": answer.model}
 
 
 def under(system: str | None, prompt: tuple[Message, ...]) -> list[Message]:
@@ -142,7 +158,12 @@ class N(RowStage):
         elif len(self.members) == 1:
             made = [await self.members[0].samples(row, ask)]
         else:
-            made = await asyncio.gather(*(member.samples(row, ask) for member in self.members))
+            # Each member by itself: who is refused costs the others nothing.
+            answers = await attempt_each(member.samples(row, ask) for member in self.members)
+            made = [
+                member.missing(answer, ask) if isinstance(answer, BackendError) else answer
+                for member, answer in zip(self.members, answers, strict=True)
+            ]
         samples = (*row.samples, *(sample for group in made for sample in group))
         if all(sample.empty for sample in samples):
             ends = Counter(sample.finish_reason or "unknown" for sample in samples)

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from synthpref.core.errors import BackendError
 from synthpref.core.logprob import Shown, Span, after, between
 from synthpref.core.reply import Parsed
 from synthpref.core.seam import Ask, Capability
 from synthpref.core.types import Message, Score, Vote
+from synthpref.stages.asking import attempt_each, why_refused
 
 READS: frozenset[Capability] = frozenset({"chat", "prompt_logprobs"})
 """What a role must be able to do for its log-probabilities of what others say."""
@@ -30,10 +32,14 @@ async def answers(
     """Each text as an answer to the context. The context is asked about once, for all."""
     if not texts:
         return []
-    before, *wholes = await asyncio.gather(
-        shown(ask, model, context), *(shown(ask, model, [*context, says("assistant", t)]) for t in texts)
+    before, wholes = await asyncio.gather(
+        shown(ask, model, context),
+        attempt_each(shown(ask, model, [*context, says("assistant", t)]) for t in texts),
     )
-    return [after(whole, before, text) for whole, text in zip(wholes, texts, strict=True)]
+    return [
+        Parsed(None, why_refused(whole)) if isinstance(whole, BackendError) else after(whole, before, text)
+        for whole, text in zip(wholes, texts, strict=True)
+    ]
 
 
 async def remarks(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import SCRIPT, Scripted
+from scripted import SCRIPT, Scripted, echo
 from tenacity import Future, RetryCallState
 
 from synthpref.core.errors import BackendError, ErrorKind
-from synthpref.core.seam import Request
+from synthpref.core.seam import Backend, Completion, Request
 from synthpref.core.template import Prompts
 from synthpref.engine.ask import Models, RowAsk, Stop, Walk, call_key
 from synthpref.engine.journal import Journal
@@ -101,7 +101,7 @@ class Single(Scripted):
     capabilities = frozenset({"chat"})
 
 
-def test_one_failed_answer_of_n_loses_none_of_the_others(tmp_path: Path) -> None:
+def test_one_refused_answer_of_n_is_missing_and_the_others_are_there(tmp_path: Path) -> None:
     first = {"seed": None}
 
     def answer(request: Request, i: int) -> str:
@@ -110,21 +110,81 @@ def test_one_failed_answer_of_n_loses_none_of_the_others(tmp_path: Path) -> None
             raise BackendError("bad_request", "no")
         return f"answer {request.seed}"
 
-    async def go() -> int:
+    async def go() -> None:
         journal = Journal(tmp_path / "journal.sqlite")
         models = Models({"m": Single(model="m")}, journal, Prompts(lambda name: None), 0, Stop())
-        wanted = RowAsk(models, Walk(models, "row", 0), "stage", 0)
-        with pytest.raises(BackendError, match="no"):
-            await wanted(MESSAGES, model="m", n=8)
+        walk = Walk(models, "row", 0)
+        made = await RowAsk(models, walk, "stage", 0)(MESSAGES, model="m", n=8)
+        assert [one.refused for one in made] == ["bad_request: no", *[None] * 7]
+        assert not walk.again, "the same is refused again"
         await journal.indexed()
-        kept = len(journal.answers("row"))
+        assert len(journal.answers("row")) == 7
         SCRIPT.reset()
         again = RowAsk(models, Walk(models, "row", 0), "stage", 0)
-        assert len(await again(MESSAGES, model="m", n=8)) == 8
+        assert [one.refused for one in await again(MESSAGES, model="m", n=8)] == [None] * 8
         assert SCRIPT.asked.total() == 1
         await models.aclose()
         journal.close()
-        return kept
 
     SCRIPT.reset(answer)
-    assert asyncio.run(go()) == 7
+    asyncio.run(go())
+
+
+class Few(Scripted):
+    """A model that can be asked for several answers, and gives two of them at the most."""
+
+    def open(self, shared: dict[str, Any]) -> Backend:
+        inner = super().open(shared)
+
+        class Open:
+            async def complete(self, request: Request) -> list[Completion]:
+                return (await inner.complete(request))[:2]
+
+            async def aclose(self) -> None:
+                await inner.aclose()
+
+        return Open()
+
+
+def five(folder: Path, spec: Scripted, answer: Any = echo) -> list[Completion]:
+    """Five answers to one question."""
+    folder.mkdir(exist_ok=True)
+
+    async def go() -> list[Completion]:
+        journal = Journal(folder / "journal.sqlite")
+        models = Models({"m": spec}, journal, Prompts(lambda name: None), 0, Stop())
+        try:
+            return await RowAsk(models, Walk(models, "row", 0), "stage", 0)(MESSAGES, model="m", n=5)
+        finally:
+            await models.aclose()
+            journal.close()
+
+    SCRIPT.reset(answer)
+    return asyncio.run(go())
+
+
+def test_answers_that_the_endpoint_leaves_out_are_asked_for_singly_with_their_seeds(tmp_path: Path) -> None:
+    whole = [one.text for one in five(tmp_path / "whole", Scripted(model="m"))]
+    pieced = [one.text for one in five(tmp_path / "pieced", Few(model="m"))]
+    assert [request.n for request in SCRIPT.seen] == [5, 1, 1, 1]
+    single = [one.text for one in five(tmp_path / "single", Single(model="m"))]
+    assert [request.n for request in SCRIPT.seen] == [1] * 5
+    assert whole == pieced == single
+    assert len(set(whole)) == 5
+
+
+def test_where_every_answer_is_refused_the_refusal_is_raised(tmp_path: Path) -> None:
+    def refuse(request: Request, i: int) -> str:
+        raise BackendError("content_filter", "no")
+
+    for spec in (Scripted(model="m"), Single(model="m")):
+        with pytest.raises(BackendError, match="no"):
+            five(tmp_path / type(spec).__name__, spec, refuse)
+
+
+def test_a_bug_is_no_refusal(tmp_path: Path) -> None:
+    def bug(request: Request, i: int) -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        five(tmp_path, Single(model="m"), bug)

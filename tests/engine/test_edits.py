@@ -595,6 +595,8 @@ OPENAI: dict[str, Any] = SHARED | {
     "prompt_logprobs": True,
     "prefill": True,
     "many": False,
+    "fold_system": True,
+    "stream": True,
     "send_seed": False,
     "max_tokens_as": "max_completion_tokens",
     "extra_body": {"top_k": 5},
@@ -734,7 +736,7 @@ def server() -> Iterator[Server]:
 AT_THE_DOOR = {
     *("price", "licence", "family", "context_length", "retries", "concurrency", "rpm", "tpm", "timeout_s"),
     *("transport", "base_url", "api_key", "headers", "logprobs", "prompt_logprobs", "many", "max_tokens_as"),
-    *("mode", "batch"),
+    *("mode", "batch", "stream"),
 }
 """Fields of an endpoint that cannot change what a model answers."""
 

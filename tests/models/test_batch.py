@@ -130,7 +130,7 @@ def test_an_answer_of_no_use_is_not_found_again(server: BatchServer, tmp_path: P
     server.bad_line = lambda body, seen: None if seen else web.json_response({"choices": 3})
     (error,) = ask(spec(server), [asks()], tmp_path)
     assert isinstance(error, BackendError)
-    assert error.kind == "transient"
+    assert error.kind == "unreadable"
     assert "unknown shape" in str(error)
     (answers,) = ask(spec(server), [asks()], tmp_path)
     assert len(answers) == 1
@@ -161,7 +161,7 @@ def test_another_identity_has_batches_of_its_own_and_an_equal_one_shares(server:
 LINES: dict[str, tuple[Any, str]] = {
     "500": (status(500), "transient"),
     "429": (status(429), "transient"),
-    "no credit": (status(429, {"message": "no", "code": "insufficient_quota"}), "auth"),
+    "no credit": (status(429, {"message": "no", "code": "insufficient_quota"}), "payment"),
     "400": (status(400, "bad"), "bad_request"),
     "too long": (status(400, {"message": "no", "code": "context_length_exceeded"}), "context_length"),
     "filtered": (status(400, {"message": "no", "code": "content_filter"}), "content_filter"),
@@ -209,7 +209,7 @@ def test_a_line_with_an_error_beside_an_answer_is_an_error() -> None:
 REFUSED: dict[str, tuple[dict[str, Any] | None, str]] = {
     "no reason": (None, "transient"),
     "model": ({"code": "model_not_found", "message": "no such model"}, "not_found"),
-    "credit": ({"code": "billing_hard_limit_reached", "message": "no money"}, "auth"),
+    "credit": ({"code": "billing_hard_limit_reached", "message": "no money"}, "payment"),
     "other": ({"code": "invalid_endpoint", "message": "no"}, "unsupported"),
 }
 

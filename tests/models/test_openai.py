@@ -14,7 +14,7 @@ import pytest
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Completion, Request, TokenLogprob
-from synthpref.models import reward_json, wire
+from synthpref.models import reward_json, wire, wire_errors
 from synthpref.models.openai import OpenAI
 from synthpref.models.simulated import Simulated, answers
 from wire import Server, nobody, serving, status
@@ -94,16 +94,6 @@ def test_options_change_what_is_sent() -> None:
         )
         assert "seed" not in server.bodies[0]
         assert server.bodies[1]["max_completion_tokens"] == 5
-
-
-def test_where_many_is_off_each_answer_is_a_request_with_its_seed() -> None:
-    with serving() as server:
-        answers = ask(server.url, Request(messages=QUESTION.messages, n=3, seed=5), many=False)
-        assert sorted(body["seed"] for body in server.bodies) == [5, 6, 7]
-        assert all("n" not in body for body in server.bodies)
-        together = ask(server.url, Request(messages=QUESTION.messages, n=3, seed=5))
-    assert [a.text for a in answers] == [a.text for a in together]
-    assert all(a.usage for a in answers)
 
 
 def test_logprobs_embeddings_and_rewards(transport: str) -> None:
@@ -220,7 +210,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "503": (lambda: status(503), "transient"),
     "408": (lambda: status(408), "transient"),
     "429": (lambda: status(429), "rate_limit"),
-    "no credit": (lambda: status(429, {"message": "no", "code": "insufficient_quota"}), "auth"),
+    "no credit": (lambda: status(429, {"message": "no", "code": "insufficient_quota"}), "payment"),
     "401": (lambda: status(401), "auth"),
     "403": (lambda: status(403), "auth"),
     "404": (lambda: status(404), "not_found"),
@@ -234,8 +224,8 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
     "400": (lambda: status(400, "messages must end with a user"), "bad_request"),
     "reset": (lambda: "reset", "transient"),
     "half": (lambda: "half", "transient"),
-    "not json": (lambda: "not json", "transient"),
-    "odd shape": (lambda: "odd shape", "transient"),
+    "not json": (lambda: "not json", "unreadable"),
+    "odd shape": (lambda: "odd shape", "unreadable"),
     "hang": (lambda: "hang", "transient"),
 }
 
@@ -258,7 +248,9 @@ def test_an_endpoint_that_is_down_is_unreachable(transport: str) -> None:
 
 
 def test_unsupported_names_the_field_to_change() -> None:
-    error = wire.http_error(400, {}, b'{"error": {"message": "Unsupported parameter: response_format"}}')
+    error = wire_errors.http_error(
+        400, {}, b'{"error": {"message": "Unsupported parameter: response_format"}}'
+    )
     assert error.kind == "unsupported"
     assert "structured_output: false" in str(error)
 
@@ -297,7 +289,7 @@ def test_openais_own_key_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
-    assert wire.retry_after(headers, datetime(2026, 11, 24, tzinfo=UTC)) == seconds
+    assert wire_errors.retry_after(headers, datetime(2026, 11, 24, tzinfo=UTC)) == seconds
 
 
 def test_a_prompt_of_a_megabyte_goes_through(transport: str) -> None:
@@ -380,16 +372,6 @@ def test_a_reward_is_the_same_number_by_every_path(path: str) -> None:
     assert reward.values == answers(Simulated(model="m"), request)[0].values
 
 
-def test_choices_that_the_endpoint_leaves_out_are_asked_for_singly(transport: str) -> None:
-    request = Request(messages=QUESTION.messages, n=4, seed=20)
-    with serving() as server:
-        whole = ask(server.url, request, transport=transport)
-        server.fault = lambda request, number: "fewer"
-        pieced = ask(server.url, request, transport=transport)
-        assert [body["seed"] for body in server.bodies] == [20, 20, 21, 22, 23]
-    assert [a.text for a in pieced] == [a.text for a in whole]
-
-
 def test_no_choices_at_all_are_no_answers(transport: str) -> None:
     with serving(fault=lambda request, number: "no choices") as server:
         assert ask(server.url, transport=transport) == []
@@ -416,7 +398,7 @@ def test_no_choices_at_all_are_no_answers(transport: str) -> None:
 def test_an_answer_of_another_shape_is_a_passing_failure_and_never_a_text(answer: Any) -> None:
     with pytest.raises(BackendError, match="unknown shape") as caught:
         wire.chat_answer(answer)
-    assert caught.value.kind == "transient"
+    assert caught.value.kind == "unreadable"
 
 
 def test_a_text_in_parts_is_one_text() -> None:
@@ -443,7 +425,7 @@ def test_an_error_inside_a_good_status_has_its_kind(inside: Any, kind: str) -> N
 @pytest.mark.parametrize(
     ("status_", "body", "kind"),
     [
-        (429, b'{"error": {"type": "insufficient_quota", "message": "x"}}', "auth"),
+        (429, b'{"error": {"type": "insufficient_quota", "message": "x"}}', "payment"),
         (
             400,
             b'{"error": {"code": 400, "message": "This model\'s maximum context length is 4096 tokens"}}',
@@ -471,7 +453,7 @@ def test_an_error_inside_a_good_status_has_its_kind(inside: Any, kind: str) -> N
 def test_kinds_follow_codes_and_texts_only_where_there_is_no_code(
     status_: int, body: bytes, kind: str
 ) -> None:
-    assert wire.http_error(status_, {}, body).kind == kind
+    assert wire_errors.http_error(status_, {}, body).kind == kind
 
 
 def test_what_cannot_be_sent_is_the_rows_fault(transport: str) -> None:

@@ -23,12 +23,11 @@ DOWN: ErrorKind = "unreachable"
 class Fake:
     """A backend that is up or fails in one way, and may hold its answers back."""
 
-    def __init__(self, fails: ErrorKind | None = None, at_most: int | None = None) -> None:
-        self.fails, self.at_most = fails, at_most
+    def __init__(self, fails: ErrorKind | None = None) -> None:
+        self.fails = fails
         self.calls = 0
         self.seeds: list[int | None] = []
         self.gate: asyncio.Event | None = None
-        self.bad_seeds: dict[int | None, BaseException] = {}
 
     async def complete(self, request: Request) -> list[Completion]:
         self.calls += 1
@@ -37,12 +36,8 @@ class Fake:
             await self.gate.wait()
         if self.fails:
             raise BackendError(self.fails, f"it is {self.fails}")
-        if request.seed in self.bad_seeds:
-            raise self.bad_seeds[request.seed]
         first = request.seed or 0
-        return [
-            Completion(text=f"answer {first + i}") for i in range(min(request.n, self.at_most or request.n))
-        ]
+        return [Completion(text=f"answer {first + i}") for i in range(request.n)]
 
     async def aclose(self) -> None:
         return None
@@ -210,36 +205,6 @@ def test_all_dead_is_unreachable_and_over_once_one_is_back(endpoints: int) -> No
         for fake in fakes:
             fake.fails = None
         assert await kind(pool) == "ok"
-
-    run(go)
-
-
-@pytest.mark.parametrize("at_most", [1, 2, 4, 5])
-def test_choices_that_are_left_out_are_asked_for_singly(at_most: int) -> None:
-    async def go() -> None:
-        fake = Fake(at_most=at_most)
-        pool, _ = made(fake)
-        answers = await pool.complete(Request(messages=QUESTION.messages, n=5, seed=10))
-        assert [a.text for a in answers] == [f"answer {seed}" for seed in range(10, 15)]
-        assert fake.seeds == [10, *range(10 + at_most, 15)]
-
-    run(go)
-
-
-def test_answers_before_a_failed_one_are_kept_and_no_answer_is_no_answer() -> None:
-    async def go() -> None:
-        fake = Fake(at_most=1)
-        fake.bad_seeds = {12: BackendError("transient", "lost")}
-        pool, _ = made(fake)
-        request = Request(messages=QUESTION.messages, n=5, seed=10)
-        assert [a.text for a in await pool.complete(request)] == ["answer 10", "answer 11"]
-        single, _ = made(fake, many=False)
-        assert [a.text for a in await single.complete(request)] == ["answer 10", "answer 11"]
-        fake.bad_seeds = {10: BackendError("auth", "no")}
-        assert await kind(single, request) == "auth"
-        fake.bad_seeds = {12: ZeroDivisionError("a bug is no answer cut short")}
-        with pytest.raises(ZeroDivisionError):
-            await pool.complete(request)
 
     run(go)
 

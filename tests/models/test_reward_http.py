@@ -149,7 +149,7 @@ def test_what_is_no_score_is_an_error(what: str) -> None:
     with replying(lambda body: None, BAD[what]) as server:
         (made,) = ask(server, graded("a"))
     assert isinstance(made, BackendError)
-    assert made.kind == "transient"
+    assert made.kind == "unreadable"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "null", "1e999", "1" + "0" * 400])
@@ -248,7 +248,8 @@ def test_an_error_inside_an_answer_is_an_error() -> None:
     with replying(lambda body: {"error": {"message": "no memory", "code": 503}}) as server:
         (made,) = ask(server, graded("a"), reward_form=SINGLE)
     assert isinstance(made, BackendError)
-    assert made.status == 503
+    assert (made.kind, made.status) == ("transient", 200)
+    assert "HTTP 503: no memory" in str(made)
 
 
 # ---- several in one request

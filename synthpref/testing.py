@@ -19,6 +19,7 @@ from synthpref.core.stage import Barrier, RowStage, Stage
 from synthpref.core.template import Prompts
 from synthpref.core.thinking import read_completion
 from synthpref.core.types import Drop, Message, Note, Row, Sample
+from synthpref.engine.kept import kept_rows
 from synthpref.engine.prompts import prompt_source
 
 Answer = Callable[[Request], Sequence[str | Completion]]
@@ -82,7 +83,7 @@ def run_stage(
         out: list[Row | tuple[Row, Drop] | Drop] = []
         if isinstance(part, RowStage):
             for one in going:
-                came = asyncio.run(part.run(one, FunctionAsk(answer or refuse, one.id, able)))
+                came = kept_rows(asyncio.run(part.run(one, FunctionAsk(answer or refuse, one.id, able))))
                 out += came if isinstance(came, list) else [came]
         elif isinstance(part, Barrier):
             made = part.run(sorted(going, key=lambda r: r.id), random.Random(0))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,16 @@ def some(*makes: Make, share: float = SHARE) -> Do:
     def do(servers: Sequence[Server], luck: random.Random, outage_s: float) -> None:
         met: Counter[str] = Counter()
 
-        def fault(request: Any, number: int) -> Any:
+        def fault(server: Server, number: int) -> Any:
             made = luck.choice(makes)() if luck.random() < share else None
             if made in UNREADABLE:
-                who = request["call"].identity
+                who = server.numbered[number].identity
                 met[who] += 1
                 return made if met[who] <= 2 else None
             return made
 
         for server in servers:
-            server.fault = fault
+            server.fault = partial(lambda server, request, number: fault(server, number), server)
 
     return do
 

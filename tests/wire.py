@@ -28,8 +28,7 @@ from synthpref.core.seam import Completion, Request
 from synthpref.models.simulated import Simulated
 
 Fault = Callable[[web.Request, int], "web.StreamResponse | str | None"]
-"""Given the request (with its Call under "call") and its number (from 0): a response to send instead, the name of a
-fault, or None.
+"""Given the request and its number (from 0): a response to send instead, the name of a fault, or None.
 
 Names: "reset", "hang", "slow", "half", "not json", "no choices", "fewer", "odd shape".
 """
@@ -64,6 +63,8 @@ class Server:
     bodies: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    numbered: dict[int, Call] = field(default_factory=dict)
+    """The same by their numbers."""
     hold: Callable[[Call], bool] = lambda call: False
     """Whether this answer has to wait; asked again and again until it may leave. Faults do not wait."""
     leave: Callable[[float], None] = lambda seconds: None
@@ -89,7 +90,9 @@ class Server:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             self.headers.append(dict(request.headers))
-            call = request["call"] = await self._note(request)
+            call = await self._note(request)
+            if call:
+                self.numbered[number] = call
             if wait := self.latency_s + self.pace(number):
                 await asyncio.sleep(wait)
             fault = self.fault(request, number)

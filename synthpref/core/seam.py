@@ -297,6 +297,9 @@ class RequestAsk:
         prompt_logprobs: int | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
+        for i, message in enumerate(messages):
+            if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+                raise TypeError(f"message {i} is {message!r:.80}, where {{role, content: a text}} belongs")
         request = Request(
             messages=tuple(messages),
             n=n,

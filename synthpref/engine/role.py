@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from synthpref.core.errors import RETRIED, BackendError
+from synthpref.core.errors import RETRIED, BackendError, StageError
 from synthpref.core.seam import Backend, Completion, ModelSpec, Request
 from synthpref.core.types import Usage
+from synthpref.engine.kept import is_ours, kept_completions
 
 RATE_LIMIT_PATIENCE_S = 1800.0
 """How long one call may be told "too many requests", or is told to wait, before the run stops."""
@@ -277,6 +278,12 @@ class Role:
             answers = await self.backend.complete(request)
         finally:
             self.in_flight -= 1
+        if not is_ours(self.spec):
+            try:
+                answers = kept_completions(list(answers))
+            except StageError as error:
+                message = f"the backend {self.spec.backend!r} gave an answer in which {error}"
+                raise BackendError("unreadable", message, status=200) from error
         if not answers:
             raise BackendError("unreadable", "the endpoint answered without any choice", status=200)
         return answers if len(answers) <= request.n else answers[: request.n]

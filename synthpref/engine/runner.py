@@ -23,6 +23,7 @@ from synthpref.core.types import Drop, Note, Row
 from synthpref.engine.ask import Models, RowAsk, Walk
 from synthpref.engine.boundary import check_contract, foremost
 from synthpref.engine.journal import Journal
+from synthpref.engine.kept import is_ours, kept_row, kept_rows
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.records import Outcome, digest, pack
@@ -229,6 +230,8 @@ class Runner:
         try:
             made = await stage.run(row, RowAsk(self.models, walk, part.name, part.salt))
             check_contract(row, made)
+            if not is_ours(stage):
+                made = kept_rows(made)
         except BaseExceptionGroup as group:
             raise foremost(group, part.use.label) from group
         except (BackendError, StageError, JournalError):
@@ -265,10 +268,14 @@ class Runner:
                 raise
             except Exception as error:
                 raise StageError(f"{label}: {type(error).__name__}: {error}") from error
-            if isinstance(item, Note):
-                self.journal.set_fact(note_of(step), orjson.dumps(item.facts).decode())
-                continue
-            row, drop = item if isinstance(item, tuple) else (item, None)
+            try:
+                if isinstance(item, Note):
+                    self.journal.set_fact(note_of(step), orjson.dumps(item.facts).decode())
+                    continue
+                row, drop = item if isinstance(item, tuple) else (item, None)
+                row = row if is_ours(stage) else kept_row(row)
+            except (TypeError, ValueError, AttributeError, StageError) as error:
+                raise StageError(f"{label}: {error}") from error
             outcome = Outcome(row, "drop", label, drop.reason, drop.detail) if drop else Outcome(row, "row")
             self.journal.finish(step.number, row.id, step.digest, b"", [outcome], 0)
             self.progress.finished += 1

@@ -239,7 +239,7 @@ def test_a_column_of_the_same_name_is_not_overwritten() -> None:
         ({"given": {}}, "there are no users"),
         ({"given": TWO, "alpha": 1}, "alpha goes with `draw`"),
         ({"given": {"ann": {"d": 1}}}, "none of the scores"),
-        ({"given": {"ann": {"a": math.nan}}}, "no number"),
+        ({"given": {"ann": {"a": math.nan}}}, "finite number"),
         ({"given": {"ann": {"a": 0}}}, "every weight is 0"),
         ({"file": "nowhere.json"}, "cannot be read"),
         ({"file": "nowhere.json", "given": TWO}, "one of `given` and `file`"),

@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import orjson
 from pydantic import ValidationError
 
@@ -30,6 +32,7 @@ from synthpref.io import agreement, rows
 from synthpref.io.columns import plain
 from synthpref.io.judged_rows import judges_of
 from synthpref.io.labels import Gathered, gather, known_columns
+from synthpref.io.propose import Column, Options, columns, options_for
 from synthpref.io.tables import table_of
 from synthpref.places import looked_at
 
@@ -140,6 +143,59 @@ def agree(asked: Asked, view: job.View = lambda progress: None) -> Figures:
             _write(folder, found)
             job.tell_of_judge(folder)
     return found
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Options for files without a mapping, as far as they could be tried."""
+
+    columns: Sequence[Column]
+    options: Options
+    problem: str = ""
+    """Why they do not work yet; "" where they were tried and do."""
+
+
+def propose(files: Sequence[Path]) -> Proposal:
+    """Options that may fit, tried on the files. What keeps them from working is left out, one or two at a time; where
+    that is not enough, or nobody judges, the problem is named."""
+    there = columns(files)
+    options = options_for(there, len(files))
+    if any("COLUMN" in value for _, value in options):
+        return Proposal(there, options, "no column looks like a judge's verdicts: name it")
+    problem = _why_not(files, options)
+    if not problem:
+        return Proposal(there, options)
+    may_go = [i for i, (name, _) in enumerate(options) if name not in ("--judge", "--says")]
+    may_go += [i for i, (name, _) in enumerate(options) if name == "--judge"]
+    for gone in [{i} for i in may_go] + [{i, j} for i, j in combinations(may_go, 2)]:
+        fewer = [option for i, option in enumerate(options) if i not in gone]
+        if any(name in ("--judge", "--says") for name, _ in fewer) and not _why_not(files, fewer):
+            return Proposal(there, fewer)
+    return Proposal(there, options, problem)
+
+
+def _why_not(files: Sequence[Path], options: Options) -> str:
+    """Why the options do not read the files; "" where they do."""
+    tree: dict[str, Any] = {"files": [str(path.absolute()) for path in files]}
+    for name, value in options:
+        key = name.removeprefix("--").replace("-", "_")
+        if key in ("id", "by"):
+            tree[key] = value.split(",")
+        elif key in ("label", "human"):
+            tree.setdefault({"label": "labels", "human": "people"}[key], []).append(value)
+        elif key == "judge":
+            judge, _, column = value.partition("=")
+            tree.setdefault("judges", {})[judge] = column
+        else:
+            tree[key] = value
+    try:
+        mapping = mapping_of(tree)
+        table = table_of(mapping, gather(mapping, Path()))
+    except RecipeError as error:
+        return str(error.problems[0])
+    judged = any((~np.isnan(shares)).any() for judge in table.judges for shares in judge.shares.values())
+    judged = judged or any(judge.values is not None for judge in table.judges)
+    return "" if judged else "no verdict of a judge could be read"
 
 
 def _write(folder: Path, found: Figures) -> None:

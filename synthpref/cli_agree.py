@@ -238,9 +238,10 @@ def _table(block: Block, width: int) -> Any:
 def _propose(console: Console, paths: Sequence[Path]) -> None:
     from rich.table import Table
 
-    from synthpref.io.propose import columns, command
+    from synthpref.agreeing import propose
+    from synthpref.io.propose import command
 
-    there = columns(paths)
+    proposal = propose(paths)
     shown = Table(title="Columns", title_justify="left")
     for name in ("column", "looks like", "for example"):
         shown.add_column(name, overflow="fold")
@@ -248,8 +249,13 @@ def _propose(console: Console, paths: Sequence[Path]) -> None:
         "sides": "verdicts", "codes": "verdicts in numbers", "numbers": "scores", "texts": "texts",
         "names": "names", "other": "",
     }  # fmt: skip
-    for column in there:
+    for column in proposal.columns:
         shown.add_row(column.name, kinds[column.kind], column.example)
     console.print(shown)
-    console.print("Which of them are labels by people, and which are verdicts of a judge? Perhaps:\n")
-    console.print(f"  {command(paths, there)}", markup=False, soft_wrap=True)
+    console.print("Which of them are labels by people, and which are verdicts of a judge?")
+    if not any(name in ("--label", "--human", "--worker") for name, _ in proposal.options):
+        console.print("No column is plainly by people: name theirs with --label.")
+    if proposal.problem:
+        console.print(f"This does not work yet: {proposal.problem}", markup=False)
+    console.print("Perhaps:\n")
+    console.print(f"  {command(paths, proposal.options)}", markup=False, soft_wrap=True)

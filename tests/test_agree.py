@@ -18,7 +18,7 @@ from synthpref.agreeing import mapping_of, scoring
 from synthpref.cli import main
 from synthpref.core.source import Source
 from synthpref.io.agreement import with_section
-from synthpref.io.propose import columns, command
+from synthpref.io.propose import columns, command, options_for
 
 REPO = Path(__file__).parents[1]
 
@@ -140,7 +140,7 @@ def test_without_a_mapping_it_shows_columns_and_proposes_a_command_that_works(tm
 )
 def test_proposals(tmp_path: Path, records: list[dict[str, Any]], expected: str) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", records)
-    assert f" {expected}" in command([path], columns([path]))
+    assert f" {expected}" in command([path], options_for(columns([path])))
 
 
 @pytest.mark.parametrize(

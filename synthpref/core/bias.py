@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from synthpref.core.agreement import kendall, spearman
 from synthpref.core.bootstrap import How
 from synthpref.core.intervals import alpha_estimate
-from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes
+from synthpref.core.judged import NONE, TIE, A, B, Codes, Floats, JudgeTable, codes, mean_share
 from synthpref.core.measure import Figures, Mask, Measure
 from synthpref.core.ranking import length_controlled, logistic
 
@@ -111,8 +111,9 @@ def length(measure: Measure, judge: JudgeTable) -> Figures:
         more = (said == longer).astype(float) - (gold == longer)
         found["longer_than_people"] = measure.mean(more, both)
         found["log_odds_for_longer"] = _given_label(said, gold, longer, both)
-    found["a_at_equal_length"] = at_equal_length(measure, said)
-    found |= {"models": models} if (models := _models_at_equal_length(measure, said, gap)) else {}
+    wins = mean_share(judge, measure.settings.swap)
+    found["a_at_equal_length"] = at_equal_length(measure, wins)
+    found |= {"models": models} if (models := _models_at_equal_length(measure, wins, gap)) else {}
     return found
 
 
@@ -126,31 +127,30 @@ def people_length(measure: Measure) -> Figures:
     longer = np.where(gap > 0, A, B)
     labelled = unequal & ((gold == A) | (gold == B))
     rate = measure.share(gold == longer, labelled)
-    return {"longer_rate": rate, "a_at_equal_length": at_equal_length(measure, gold)}
+    return {"longer_rate": rate, "a_at_equal_length": at_equal_length(measure, shares_of(gold))}
 
 
-def at_equal_length(measure: Measure, labels: Codes) -> Figures | None:
-    """How often a would win by these labels, were both of equal length."""
+def at_equal_length(measure: Measure, wins: Floats) -> Figures | None:
+    """How often a would win by these shares, were both of equal length."""
     gap = measure.table.words[:, 0] - measure.table.words[:, 1]
-    mask = (labels != NONE) & ~np.isnan(gap)
+    mask = ~np.isnan(wins) & ~np.isnan(gap)
     if mask.sum() < LEAST:
         return None
     how = measure.how(mask)
     how["resamples"] = min(400, how["resamples"])
-    return asdict(length_controlled(shares_of(labels[mask]).tolist(), gap[mask].tolist(), **how))
+    return asdict(length_controlled(wins[mask].tolist(), gap[mask].tolist(), **how))
 
 
-def _models_at_equal_length(measure: Measure, said: Codes, gap: Floats) -> Figures:
-    """Each model's win rate by the judge's verdicts, as it is and at equal length."""
+def _models_at_equal_length(measure: Measure, wins: Floats, gap: Floats) -> Figures:
+    """Each model's win rate by the judge's preferences, as it is and at equal length."""
     table = measure.table
     names = sorted({name for both in table.models for name in both if name})
     if not 2 <= len(names) <= 100:
         return {}
     found = {}
     a, b = (np.array([both[side] or "" for both in table.models]) for side in (0, 1))
-    wins = shares_of(said)
     for name in names:
-        mask = ((a == name) | (b == name)) & (a != b) & (said != NONE) & ~np.isnan(gap)
+        mask = ((a == name) | (b == name)) & (a != b) & ~np.isnan(wins) & ~np.isnan(gap)
         if mask.sum() < LEAST:
             continue
         own = np.where(a == name, wins, 1 - wins)

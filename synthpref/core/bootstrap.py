@@ -181,12 +181,30 @@ def _drawn(m: int, resamples: int, width: int, rng: np.random.Generator) -> Iter
 
 
 def _t(share: float, freedom: int) -> float:
-    """The quantile of Student's t, by its expansion about the normal one (Abramowitz and Stegun, 26.7.5)."""
-    z = NORMAL.inv_cdf(share)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return math.fsum(term / freedom**power for power, term in enumerate(terms))
+    """The quantile of Student's t, for a whole number of degrees of freedom: the distribution function in closed form
+    (Abramowitz and Stegun, 26.7.3 and 26.7.4), inverted. An expansion about the normal quantile is 24 % short at one
+    degree of freedom."""
+    if share < 0.5:
+        return -_t(1 - share, freedom)
+    if freedom > CLOSE_TO_NORMAL:
+        z = NORMAL.inv_cdf(share)
+        return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    low, high = 0.0, math.pi / 2
+    for _ in range(200):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _within(angle, freedom) < 2 * share - 1 else (low, angle)
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+CLOSE_TO_NORMAL = 400
+
+
+def _within(angle: float, freedom: int) -> float:
+    """The probability that |t| lies within sqrt(freedom) * tan(angle)."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for k in range(odd + 1, freedom, 2):
+        total += term
+        term *= cosine**2 * k / (k + 1)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

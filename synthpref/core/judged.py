@@ -88,8 +88,8 @@ def codes(shares: Floats) -> Codes:
 def one_verdict(judge: JudgeTable, swap: Swap = "average") -> Codes:
     """A judge's verdict on each item, of both orders where it was asked in both.
 
-    "average": of scores, the higher mean; of verdicts, the mean share. "agree": a winner that all orders with a
-    verdict name, else a tie. "first": the order ab alone.
+    "average": of scores, the higher mean; of verdicts, the mean share. "agree": a winner that both orders name, else a
+    tie; nothing where one of them has no verdict, because the two cannot agree. "first": the order ab alone.
     """
     if swap == "first" and "ab" in judge.shares:
         return codes(judge.shares["ab"])
@@ -97,7 +97,7 @@ def one_verdict(judge: JudgeTable, swap: Swap = "average") -> Codes:
     if swap == "agree":
         found = orders[0].copy()
         for other in orders[1:]:
-            found = np.where(found == NONE, other, np.where(other == NONE, found, _agreed(found, other)))
+            found = np.where((found == NONE) | (other == NONE), NONE, _agreed(found, other))
         return found.astype(np.int64)
     if judge.scores:
         scores = mean_scores(judge)
@@ -105,6 +105,15 @@ def one_verdict(judge: JudgeTable, swap: Swap = "average") -> Codes:
         # An order that brought a verdict but no scores still speaks where no scores are.
         return np.where(found == NONE, codes(_mean(list(judge.shares.values()))), found).astype(np.int64)
     return codes(_mean(list(judge.shares.values())))
+
+
+def mean_share(judge: JudgeTable, swap: Swap = "average") -> Floats:
+    """How far a judge prefers a on each item, from 0 to 1: what win rates are the mean of. A preference of 0.6 is no win;
+    only where there are scores, or `swap` asks for verdicts, it is 1, 0 or 0.5."""
+    if judge.scores or swap != "average":
+        said = one_verdict(judge, swap)
+        return np.select([said == A, said == B, said == TIE], [1.0, 0.0, 0.5], np.nan)
+    return _mean(list(judge.shares.values()))
 
 
 def mean_scores(judge: JudgeTable) -> Floats:

@@ -7,6 +7,7 @@ choosing on one half of the prompts and measuring on the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ def best_juries(measure: Measure, choice: Choice) -> Figures:
         return {"skipped": f"there is no judge {unknown[0]!r}; there is: {', '.join(measure.verdicts)}"}
     if len(names) < 2 or not measure.table.pairs or not (measure.gold != NONE).any():
         return {}
+    measure, note = _on_common_items(measure, names)
+    if not (measure.gold != NONE).any():
+        return {"skipped": note}
     if (count := too_many(names, choice.sizes)) > 0:
         return {
             "skipped": f"{len(names)} judges make {count:,} juries: name some with --jurors, or give --sizes"
@@ -73,6 +77,7 @@ def best_juries(measure: Measure, choice: Choice) -> Figures:
     best = int(order[0])
     lone = int(np.flatnonzero(sizes == 1)[np.nanargmax(np.nan_to_num(kappas[sizes == 1], nan=-9))])
     found: Figures = {"rule": choice.rule, "judges": list(names), "juries": len(juries), "cost_unit": unit}
+    found |= {"items_note": note} if note else {}
     describe = _describer(measure, panel, juries, choice.rule, costs)
     found["by_size"] = []
     for size in np.unique(sizes).tolist():
@@ -104,6 +109,27 @@ def best_juries(measure: Measure, choice: Choice) -> Figures:
         for jury, kappa, accuracy in zip(juries, kappas.tolist(), accuracies.tolist(), strict=True)
     ]
     return found
+
+
+def _on_common_items(measure: Measure, names: Sequence[str]) -> tuple[Measure, str]:
+    """The same on the items that all the judges have, and a note that says so, where they have judged different ones: a
+    jury must not be the better one because its items are the easier ones. A judge that failed on a few items abstains
+    there."""
+    there = np.stack([(measure.verdicts[name] != NONE) & (measure.gold != NONE) for name in names])
+    counted, any_ = there.sum(axis=1), there.any(axis=0)
+    # Who judged only a few is not taken for the best by them, and takes nothing from the others.
+    many = 2 * counted >= counted.max()
+    common = there[many].all(axis=0)
+    if (counted[many] >= NEARLY_ALL * any_.sum()).all():
+        return measure, ""
+    counts = ", ".join(f"{name} {int(n):,}" for name, n in zip(names, counted, strict=True))
+    note = f"The judges have judged different items ({counts}); juries are compared on {int(common.sum()):,} that they share."
+    limited = copy(measure)
+    limited.gold = np.where(common, measure.gold, NONE)
+    return limited, note
+
+
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def word(value: Any) -> str:
 
 
 def is_number(text: str) -> bool:
-    return re.fullmatch(r"[-+]?\d+(\.\d+)?", text) is not None
+    return re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,3})?", text, re.IGNORECASE) is not None
 
 
 def read_values(values: Iterable[str], given: Mapping[str, str], codes: Mapping[str, str]) -> Reading:

@@ -13,7 +13,7 @@ _LEANS = 0.05
 
 def statements(found: Figures) -> list[str]:
     """What the figures say."""
-    makers = (_labels, _best, _chance, _juries, _filter, _order, _length, _own, _unparsed, _repeats)
+    makers = (_labels, _best, _itself, _chance, _juries, _filter, _order, _length, _own, _unparsed, _repeats)
     return [line for maker in makers for line in maker(found)] + list(found.get("notes", ()))
 
 
@@ -72,6 +72,23 @@ def _best(found: Figures) -> Iterator[str]:
         yield f"Between it and {_listed(equal)} no difference is shown."
 
 
+def _itself(found: Figures) -> Iterator[str]:
+    """A judge that agrees with every label may be the one that gave them."""
+    same = [
+        name
+        for name, judge in _ranked(found)
+        if judge["accuracy"]["value"] == 1.0 and judge["accuracy"]["n"] >= MANY
+    ]
+    if same:
+        yield (
+            f"{_listed(same)} agrees with every label of {MANY} items or more. Look whether the labels are people's, and "
+            "not the judge's own."
+        )
+
+
+MANY = 20
+
+
 def _chance(found: Figures) -> Iterator[str]:
     none = [n for n, j in _ranked(found) if j["kappa"]["low"] is not None and j["kappa"]["low"] <= 0]
     if none:
@@ -84,6 +101,8 @@ def _juries(found: Figures) -> Iterator[str]:
         yield f"No jury was looked at: {juries['skipped']}."
     if "best" not in juries:
         return
+    if "items_note" in juries:
+        yield juries["items_note"]
     best, cheapest = juries["best"], juries["cheapest_not_worse"]
     expected = juries.get("expected") or {}
     if len(best["judges"]) > 1:

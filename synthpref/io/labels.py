@@ -84,6 +84,7 @@ def gather(mapping: Labelled, base: Path, *, keep: bool = False) -> Gathered:
     twice."""
     found = Gathered(keep=keep)
     used: set[str] = set()
+    passed: dict[str, set[Any]] = {column: set() for column in mapping.where}
     for name in mapping.files:
         path = base / Path(name).expanduser()
         seen: set[Any] = set()
@@ -91,7 +92,13 @@ def gather(mapping: Labelled, base: Path, *, keep: bool = False) -> Gathered:
             found.columns.update(dict.fromkeys(map(str, record)))
             if all(_passes(record, column, allowed, used) for column, allowed in mapping.where.items()):
                 found.records += 1
-                _take(found, mapping, where, record, seen, used)
+                key = _take(found, mapping, where, record, seen, used)
+                for column in mapping.where:
+                    if pick(record, column) is not MISSING:
+                        passed[column].add(key)
+    for column in used & passed.keys():
+        # What another file says of an item that was left out is left out with it.
+        found.items = {key: item for key, item in found.items.items() if key in passed[column]}
     if found.items or not mapping.where:
         _missing(found, mapping, used)
     if not found.items:
@@ -125,7 +132,8 @@ def known_columns(files: Iterable[Path], each: str | None = None) -> set[str]:
 
 
 def _passes(record: Record, column: str, allowed: Sequence[str], used: set[str]) -> bool:
-    """Whether the record has one of the values. A file that lacks the column is not filtered by it."""
+    """Whether the record has one of the values. One that lacks the column is not filtered by it; its item is, where
+    another file has the column."""
     value = pick(record, column)
     if value is MISSING:
         return True
@@ -135,7 +143,9 @@ def _passes(record: Record, column: str, allowed: Sequence[str], used: set[str])
 
 def _take(
     found: Gathered, mapping: Labelled, where: str, record: Record, seen: set[Any], used: set[str]
-) -> None:
+) -> Any:
+    """Note what the record says; the key of its item."""
+
     def get(column: str | None) -> Any:
         value = MISSING if column is None else pick(record, column)
         if value is not MISSING:
@@ -178,6 +188,7 @@ def _take(
         there += [cell for cell in cells if not (worker and cell in there)]
         if (cost := _cost(judge, get)) is not None:
             item.costs[name].append(cost)
+    return key
 
 
 def _key(mapping: Labelled, where: str, get: Any, number: int) -> tuple[Any, str | None, bool]:

@@ -1,4 +1,5 @@
-"""Files with no mapping -> their columns, and a command line that may fit. A proposal, for a person to check."""
+"""Files with no mapping -> their columns, and options that may fit. A proposal, for a person to check: a column that a
+judge may have filled is never proposed as people's label, because a judge agrees with itself."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ from synthpref.io.files import short
 from synthpref.io.labels import listed, records
 
 _LOOKED_AT = 20_000
-_PEOPLE = re.compile(r"human|label|gold|annotat|preference|crowd|truth|^winner$|^answer_label", re.I)
+_PEOPLE = re.compile(r"human|label|gold|annotat|preference|crowd|truth|people|expert", re.I)
+_MACHINE = re.compile(
+    r"judge|gpt|claude|llama|gemini|mistral|qwen|llm|model|auto|predict|evaluator|grader|reward|score", re.I
+)
+_TRACE = re.compile(
+    r"reason|rationale|explanation|critique|justif|completion|raw|reply|judg|evaluator|grader", re.I
+)
 _PROMPT = re.compile(r"^(prompt|instruction|question|query|input|problem)s?(_text)?$", re.I)
 _WORKER = re.compile(r"worker|annotator_?id|rater|labell?er|user_?id", re.I)
 _JUDGE = re.compile(r"judge|evaluator|grader|strategy|metric_name", re.I)
@@ -69,21 +76,30 @@ def columns(files: Sequence[Path]) -> list[Column]:
     return list(found.values())
 
 
-def command(files: Sequence[Path], there: Sequence[Column]) -> str:
-    """A command line that reads the columns by their names and values."""
+Options = list[tuple[str, str]]
+
+
+def command(files: Sequence[Path], options: Options) -> str:
+    """The command line with these options."""
+    words = [str(path) for path in files] + [word for option in options for word in option]
+    return " ".join(["synthpref", "agree", *map(shlex.quote, words)])
+
+
+def options_for(there: Sequence[Column], files: int = 1) -> Options:
+    """Options that read the columns of so many files by their names and values."""
     left = {column.name: column for column in there}
-    words = ["synthpref", "agree", *(shlex.quote(str(path)) for path in files)]
+    found: Options = []
 
     def take(*names: str) -> None:
         for name in names:
             left.pop(name, None)
 
     def say(option: str, value: str) -> None:
-        words.extend([option, shlex.quote(value)])
+        found.append((option, value))
 
     worker = _first(left.values(), _WORKER, ("names", "numbers", "codes"))
     judge = [c.name for c in left.values() if _JUDGE.search(c.name) and c.kind == "names"]
-    several = bool(worker or judge) or len(files) > 1
+    several = bool(worker or judge) or files > 1
     ids = [
         c.name
         for c in left.values()
@@ -121,20 +137,36 @@ def command(files: Sequence[Path], there: Sequence[Column]) -> str:
             say("--human", name)
         take(*judge)
     answers = _answers([c for c in left.values() if c.kind in ("sides", "codes", "numbers")])
-    people = [(name, text) for name, text in answers if _PEOPLE.search(name)]
-    others = [(name, text) for name, text in answers if not _PEOPLE.search(name)]
+    people = [(name, text) for name, text in answers if _by_people(name, text)]
+    others = [(name, text) for name, text in answers if (name, text) not in people]
+    bare = [(name, text) for name, text in others if name.casefold() == "winner"]
+    if (
+        bare
+        and not people
+        and not judge
+        and len(others) > 1
+        and not any(_TRACE.search(name) for name in left)
+    ):
+        # A winner beside judges that are named, and nothing that a judge writes: as Chatbot Arena has people's votes.
+        people, others = bare, [answer for answer in others if answer not in bare]
     if judge and not others:
         people, others = [], people
     for _, text in people:
         say("--label", text)
     if judge:
-        words.extend(["--says", shlex.quote(others[0][1] if others else "COLUMN")])
+        say("--says", others[0][1] if others else "COLUMN")
     else:
         for name, text in others:
             say("--judge", f"{name}={text}")
         if not others:
-            words.extend(["--judge", "NAME=COLUMN"])
-    return " ".join(words)
+            say("--judge", "NAME=COLUMN")
+    return found
+
+
+def _by_people(name: str, text: str) -> bool:
+    """Whether an answer's name says that people gave it: human_winner does, and judge_preference does not."""
+    human = re.search(r"human|annotat|crowd|people|expert|gold|truth", f"{name} {text}", re.I)
+    return bool(human or (_PEOPLE.search(name) and not _MACHINE.search(f"{name} {text}")))
 
 
 def _first(there: Iterable[Column], pattern: re.Pattern[str], kinds: Sequence[str]) -> str | None:

@@ -60,7 +60,7 @@ def table_of(mapping: Labelled, found: Gathered) -> Table:
         gold,
         judges,
         None if np.isnan(reader.gold_scores).all() else reader.gold_scores,
-        [*reader.notes, *reader.about_minus(), *_order_notes(judges, mapping, gold)],
+        [*reader.notes, *reader.about_minus(), *_order_notes(judges, mapping, gold), *constant_texts(items)],
     )
 
 
@@ -110,6 +110,33 @@ def _order_notes(judges: Sequence[JudgeTable], mapping: Labelled, gold: Floats) 
                 f"{judge.name}: its two orders name the same winner for only {same:.0%} of the pairs. Either it goes by "
                 f"the place, or its answers are not {mapping.orders}: then say --orders {read}."
             )
+    return notes
+
+
+SAME_TEXT = 5
+"""Prompts from which on it is no chance that a model gives one text to all of them."""
+FEW_WORDS = 3
+"""A text of fewer words may be the right answer to many prompts."""
+
+
+def constant_texts(items: Sequence[Item]) -> list[str]:
+    """A note for each model that gave one text to several prompts: judges can be taken in by such texts, and no figure
+    says so (Cheating Automatic LLM Benchmarks, arXiv:2410.07137)."""
+    by_model: dict[str, dict[str, set[str]]] = {}
+    for item in items:
+        for side in ("a", "b"):
+            text = item.facts.get(side)
+            if isinstance(text, str) and len(text.split()) >= FEW_WORDS:
+                who = model_of(item, f"model_{side}") or f"response {side}"
+                texts = by_model.setdefault(who, {})
+                texts.setdefault(" ".join(text.split()), set()).add(str(item.facts.get("prompt", item.id)))
+    notes = []
+    for who, texts in by_model.items():
+        prompts = len(set().union(*texts.values()))
+        for text, given in sorted(texts.items(), key=lambda entry: (-len(entry[1]), entry[0])):
+            if len(given) < SAME_TEXT:
+                break
+            notes.append(f"{who}: one text answers {len(given):,} of {prompts:,} prompts: {short(text)}.")
     return notes
 
 

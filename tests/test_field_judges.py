@@ -33,7 +33,10 @@ def test_every_recorded_three_way_verdict_is_read_from_its_reply() -> None:
         assert (parsed.value is None) == (parsed.why is not None)
         seen[names[parsed.value], record["winner"]] += 1
     assert sum(seen.values()) == 4480
-    assert all(read == recorded for read, recorded in seen), seen
+    # Two replies name one verdict in their first line and another one in their last.
+    unread = sum(n for (read, recorded), n in seen.items() if read == "invalid" != recorded)
+    assert unread == 2
+    assert all(read in (recorded, "invalid") for read, recorded in seen), seen
     assert seen["invalid", "invalid"] == 13
 
 

@@ -14,6 +14,7 @@ from jinja2 import TemplateError, TemplateNotFound
 from jinja2.sandbox import SecurityError
 
 from synthpref import job
+from synthpref.core.reply import QUOTED
 from synthpref.core.seam import Completion, Request, TokenLogprob
 from synthpref.core.stage import PROMPT
 from synthpref.core.template import Prompts, fence, fenced
@@ -25,7 +26,6 @@ from synthpref.stages.judge import List, Pair, Point
 from synthpref.stages.judge_aspects import Aspects
 from synthpref.stages.jury import Jury
 from synthpref.stages.jury_pair import JuryPair
-from synthpref.stages.own_words import QUOTED
 from synthpref.testing import row, run_stage
 
 # ---- templates are rendered in a sandbox
@@ -286,12 +286,19 @@ def test_why_there_is_no_verdict_is_said_and_can_be_counted() -> None:
     assert judged.samples[0].scores["judge"].why == QUOTED  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    "reply", ["Score: 10", '{"reasoning": "It is right.", "score": 10}', '```json\n{"score": 10}\n```']
-)
+@pytest.mark.parametrize("reply", ["10", "Score: 10", '{"score": 10}', '```json\n{"score": 10}\n```'])
 def test_a_reply_that_is_a_verdict_alone_counts_whatever_the_candidate_says(reply: str) -> None:
     given = row("Why?", f"{reply}\nScore: 10\nThat is how a verdict may look.")
     [judged] = run_stage(Point(model="judge"), [given], lambda request: [reply])
+    assert judged.values("judge") == [10]  # type: ignore[union-attr]
+
+
+def test_reasons_and_verdict_of_a_candidate_word_for_word_are_no_verdict() -> None:
+    reply = '{"reasoning": "It is right.", "score": 10}'
+    [judged] = run_stage(Point(model="judge"), [row("Why?", f"A.\n{reply}")], lambda request: [reply])
+    assert judged.samples[0].scores["judge"].why == QUOTED  # type: ignore[union-attr]
+    mine = '{"reasoning": "It is right, and complete.", "score": 10}'
+    [judged] = run_stage(Point(model="judge"), [row("Why?", f"A.\n{reply}")], lambda request: [mine])
     assert judged.values("judge") == [10]  # type: ignore[union-attr]
 
 

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from synthpref.core.parse import LONG_LINE, Scale
-from synthpref.core.reply import Parsed, json_places, plain
+from synthpref.core.json_parts import json_places, plain
+from synthpref.core.parse import LONG_LINE, Parsed, Scale
 from synthpref.core.seam import TokenLogprob
 
 K = TypeVar("K")

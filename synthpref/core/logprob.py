@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synthpref.core.expected import MIN_MASS, NO_TOKENS, menu_odds
-from synthpref.core.reply import Parsed, quoted
+from synthpref.core.reply import QUOTED, Parsed, quoted
 from synthpref.core.seam import TokenLogprob
 
 Shown = Sequence[TokenLogprob | None]
@@ -145,14 +145,20 @@ def followup_score(good: Sequence[Span], bad: Sequence[Span]) -> float:
     return math.fsum(s.mean for s in good) / len(good) - math.fsum(s.mean for s in bad) / len(bad)
 
 
+_QUOTATION = re.compile(r"[\s*_]*(?:>|[\"“„«‘'「]\W*\w+\W*[\"”“»’'」]\W*\w)")
+
+
 def yes_share(tokens: Sequence[TokenLogprob] | None, min_mass: float = MIN_MASS) -> Parsed[float]:
     """p(yes) / (p(yes) + p(no)) at the first token that holds a letter, whichever word was said there
-    (arXiv:2502.16182). There is no value where the two words have less than `min_mass` between them."""
+    (arXiv:2502.16182). There is no value where the two words have less than `min_mass` between them, or where that
+    word is quoted: on a line that begins with ">", or in quotation marks with more words after them."""
     if tokens is None:
         return NO_TOKENS
     first = next((i for i, t in enumerate(tokens) if any(map(str.isalpha, t.token))), None)
     if first is None:
         return Parsed(None, f"no word found: {quoted(''.join(t.token for t in tokens))}")
+    if _QUOTATION.match("".join(token.token for token in tokens)):
+        return Parsed(None, QUOTED)
     odds = menu_odds(tokens[first:], Parsed(YES, at=0), (YES, NO), min_mass=min_mass)
     if odds.value is None:
         return Parsed(None, odds.why)

@@ -1,29 +1,33 @@
 """A model's reply -> a value, or the reason why there is none. Pure, tolerant of form, strict about content.
 
 The rules, for every function here:
-- The last verdict binds, wherever it stands: JSON, "Score: 7/10", "[[A]]", a number alone on the last line.
-- A verdict off the scale or off the menu fails. Nothing is clamped, and a failed last verdict does not fall
-  back on an earlier one.
+- JSON in the asked shape outranks other JSON, and that outranks prose: "Score: 7/10", "[[A]]", a number alone on the
+  last line (`core.reply`). Verdicts of one rank that differ are none.
+- What the reply quotes from, or reports about, a text that the judge was shown is not its verdict (`core.mentions`).
+- A verdict off the scale or off the menu fails. Nothing is clamped, and a failed verdict does not fall back on another.
 - Nothing is guessed: a number or a letter in running prose is not a verdict.
+
+Everywhere `asked` are the fields of the shape that was asked for, and `others` the texts that the judge was shown.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from synthpref.core.reply import Found, Parsed, Reply, get, json_spans, plain, quoted, reasoning
+from synthpref.core.json_parts import plain
+from synthpref.core.reply import PART, WHOLE, Found, Parsed, Reply, quoted, reasoning, values_of
 
 __all__ = [
     "Parsed",
     "Scale",
     "parse_choice",
-    "parse_prompts",
     "parse_score",
     "parse_scores",
-    "parse_text_field",
     "parse_winner",
 ]
 
@@ -53,6 +57,18 @@ _ALONE = re.compile(rf"[\W_]*?{_VALUE}{_AFTER}", re.IGNORECASE)
 _WHOLE = re.compile(rf"{_BEFORE}{_VALUE}{_AFTER}", re.IGNORECASE)
 _FRACTION = re.compile(
     rf"(?<![\w./])(?P<number>{_NUMBER})\s*(?:/|out of)\s*(?P<of>\d+)(?![\w/])", re.IGNORECASE
+)
+_GIVEN = re.compile(
+    r"\bI(?:['’]\w+|\s+(?:would|will|can|must|do|have|only|still|therefore|thus|hence|decided|to))*\s+"
+    r"(?:give|gave|rate|rated|score|scored|grade|graded|assign|assigned|award|awarded|say|mark|put)\b"
+    rf"(?:\s+[^\W\d][\w'’]*){{0,5}}?\s+(?:a|an|it|this|that|of|at|as|with)\s+[*_]*{_VALUE}"
+    r"(?=[*_]*\s*(?:[.,;:!)]|$|(?:points?|stars?|overall|because|since|although|though|but|despite|even)\b))",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A number that the judge says it gives: "I give it a 3"."""
+_NUMBERED = re.compile(
+    r"(?<!as )(?<!than )(?<!by )(?<!of )(?<!to )\b(?:assistant|model)s?\s+\d\b|\bboth\s+(?:assistant|model)s\b",
+    re.IGNORECASE,
 )
 _LIST_NUMBER = re.compile(r"\W*\d+[.)]\W*")
 
@@ -97,58 +113,92 @@ def _read(match: re.Match[str], scale: Scale, integer: bool) -> tuple[float | No
     return _on_scale(exact, scale, integer, groups.get("of"))
 
 
-def _number(end: int, match: re.Match[str], scale: Scale, integer: bool, offset: int = 0) -> Found:
-    """The verdict that a match holds, which stands `offset` further on in the prose."""
-    return Found(end, *_read(match, scale, integer), start=offset + match.start("number"))
+def _number(match: re.Match[str], scale: Scale, integer: bool, offset: int = 0, about: str = "") -> Found:
+    """The verdict that a match holds, in prose that begins `offset` further on."""
+    value, why = _read(match, scale, integer)
+    start, phrase = offset + match.start("number"), offset + match.start()
+    return Found(offset + match.end(), value, why, start=start, phrase=phrase, about=about)
 
 
 def _text_scores(reply: Reply, scale: Scale, integer: bool) -> Iterator[Found]:
-    """The verdicts in prose: marked ("Rating: 7"), bracketed ("[[7]]"), alone on the first or last line, or
-    the only fraction ("7/10") of the last line."""
-    for match in _BRACKETED.finditer(reply.prose):
-        yield _number(match.end(), match, scale, integer)
-    for match in _MARKED.finditer(reply.prose):
-        before = re.search(
-            r"([\w'’-]+)[ \t*_`\"]*\Z", reply.prose[max(0, match.start() - 40) : match.start()]
-        )
-        if before is None or _OVERALL.fullmatch(before[1]):
-            yield _number(match.end(), match, scale, integer)
+    """The verdicts in prose: marked ("Rating: 7"), given ("I give it a 7"), bracketed ("[[7]]"), alone on the first
+    or last line, or the only fraction ("7/10") of the last line."""
+    prose = reply.words.text
+    numbered = list(_NUMBERED.finditer(prose))
+    places = [match.start() for match in numbered]
+
+    def about(start: int) -> str:
+        named = bisect_right(places, start)
+        return numbered[named - 1][0].casefold() if named else ""
+
+    for match in _BRACKETED.finditer(prose):
+        yield _number(match, scale, integer)
+    for match in _GIVEN.finditer(prose):
+        yield _number(match, scale, integer, about=about(match.start("number")))
+    for match in _MARKED.finditer(prose):
+        before = re.search(r"([\w'’-]+)[ \t*_`\"]*\Z", prose[max(0, match.start() - 40) : match.start()])
+        if (before is None or _OVERALL.fullmatch(before[1])) and not _cut(prose, match):
+            yield _number(match, scale, integer, about=about(match.start()))
     ends = reply.ends()
     for line in ends:
         last = line is ends[-1]
         if len(line[0]) <= LONG_LINE and (alone := _ALONE.fullmatch(line[0])):
             # A first line "1." opens a numbered list.
             if last or not _LIST_NUMBER.fullmatch(line[0]):
-                yield _number(line.end(), alone, scale, integer, line.start())
+                yield _number(alone, scale, integer, line.start())
         elif last:
             tail = line[0][-LONG_LINE:]
             fractions = list(_FRACTION.finditer(tail))
             if len({f[0] for f in fractions}) == 1 and fractions[0]["of"] == f"{scale[1]:g}":
-                offset = line.end() - len(tail)
-                yield _number(offset + fractions[-1].end(), fractions[-1], scale, integer, offset)
+                yield _number(fractions[-1], scale, integer, line.end() - len(tail))
 
 
-def parse_score(reply: str, scale: Scale, *, integer: bool = True) -> Parsed[float]:
+def _cut(prose: str, match: re.Match[str]) -> bool:
+    """Whether a JSON property outside of any object ends the reply with its number: more digits may have been to come."""
+    return prose[match.start() - 1 : match.start()] == '"' and not prose[match.end() :].strip()
+
+
+def parse_score(
+    reply: str,
+    scale: Scale,
+    *,
+    integer: bool = True,
+    asked: Collection[str] = (),
+    others: Sequence[str] = (),
+) -> Parsed[float]:
     """The score that a reply gives: the JSON property "score" (or "rating"), or a verdict in text."""
-    parts = Reply(reply)
-    names = {"score", "rating"}
+    parts = Reply(reply, asked, others)
     found = [
-        Found(span.end, *_on_scale(get(holder, names), scale, integer), reasoning(holder), span.start)
-        for span, holder in parts.holders(names)
+        Found(
+            holder.span.end,
+            *_on_scale(value, scale, integer),
+            reasoning(holder.value),
+            at,
+            holder.rank,
+            sure=holder.rank == WHOLE or holder.free,
+        )
+        for holder in parts.holders({"score", "rating"})
+        for value, at in values_of(holder, {"score"}, {"rating"})
     ]
-    return parts.last([*_text_scores(parts, scale, integer), *found])
+    return parts.choose([*_text_scores(parts, scale, integer), *found])
 
 
 def parse_scores(
-    reply: str, names: Sequence[str], scale: Scale, *, integer: bool = True
+    reply: str,
+    names: Sequence[str],
+    scale: Scale,
+    *,
+    integer: bool = True,
+    asked: Collection[str] = (),
+    others: Sequence[str] = (),
 ) -> dict[str, Parsed[float]]:
     """A score for each of `names` (aspects, or the labels of candidates), by name and never by position.
 
     Read from a JSON object that has the names as properties, or from lines such as "clarity: 7/10" or
-    "Response 2: 7". For each name the last score binds.
+    "Response 2: 7". JSON that lacks one of the names gives way to one that has them all.
     """
-    parts = Reply(reply)
-    return {name: _named(parts, name, scale, integer) for name in names}
+    parts = Reply(reply, asked, others)
+    return {name: _named(parts, name, names, scale, integer) for name in names}
 
 
 def labels(name: str) -> set[str]:
@@ -157,26 +207,37 @@ def labels(name: str) -> set[str]:
     return {bare, *(f"{noun} {bare}" for noun in ("response", "answer", "candidate"))}
 
 
-def _named(parts: Reply, name: str, scale: Scale, integer: bool) -> Parsed[float]:
+def _named(parts: Reply, name: str, names: Sequence[str], scale: Scale, integer: bool) -> Parsed[float]:
     bare, labelled = plain(name), labels(name)
-    inner = {"score", "rating"}
     found = []
-    for span, holder in parts.holders(labelled):
-        value = get(holder, labelled)
-        if isinstance(value, dict):
-            value = get(value, inner) if inner & {plain(key) for key in value} else value
-        why = reasoning(holder) or reasoning(span.value)
-        found.append(Found(span.end, *_on_scale(value, scale, integer), why, span.start))
+    for holder in parts.holders(labelled):
+        keys = {plain(key) for key in holder.value}
+        rank = holder.rank if all(labels(other) & keys for other in names) else PART
+        for given, at in values_of(holder, labelled):
+            inner = {plain(key): value for key, value in given.items()} if isinstance(given, dict) else {}
+            value = inner.get("score", inner.get("rating", given))
+            why = reasoning(holder.value) or reasoning(holder.span.value)
+            found.append(
+                Found(
+                    holder.span.end,
+                    *_on_scale(value, scale, integer),
+                    why,
+                    at,
+                    rank,
+                    sure=rank == WHOLE or holder.free,
+                )
+            )
     words = r"[\s_-]+".join(re.escape(word) for word in bare.split())
     line = (
         rf"^[^\w\n]*(?:(?:response|answer|candidate)\s+)?{words}(?:\s+(?:score|rating))?(?:\s*\([^()\n]{{0,40}}\))?"
         rf"[\"'*_`\] \t]*[:=]{_BEFORE}{_VALUE}{_AFTER}$"
     )
-    property_ = rf"\"{words}\"\s*:\s*\"?{_VALUE}"
+    property_ = rf"(?<=\"){words}\"\s*:\s*\"?{_VALUE}"
     for pattern in (line, property_):
-        matches = re.finditer(pattern, parts.prose, re.IGNORECASE | re.MULTILINE)
-        found += [_number(match.end(), match, scale, integer) for match in matches]
-    return parts.last(found, f"score for {name!r}")
+        for match in re.finditer(pattern, parts.words.text, re.IGNORECASE | re.MULTILINE):
+            if not _cut(parts.words.text, match):
+                found.append(_number(match, scale, integer))
+    return parts.choose(found, f"score for {name!r}")
 
 
 # ---- one of a few words
@@ -199,24 +260,42 @@ _OTHERS = ("a", "b", "c", "tie", "draw", "both", "neither", "equal", "none", "un
 """Words that are a verdict even where they are off the menu: they fail, instead of being passed over."""
 
 
-def parse_choice(reply: str, choices: Collection[str], key: str = "verdict") -> Parsed[str]:
+def parse_choice(
+    reply: str,
+    choices: Collection[str],
+    key: str = "verdict",
+    *,
+    asked: Collection[str] = (),
+    others: Sequence[str] = (),
+) -> Parsed[str]:
     """The one of `choices` that a reply names, spelled as in `choices`: the JSON property `key`, "Winner: A",
     "[[A]]", the word alone on the first or last line, a reply that opens with it ("Yes, ..."), or a first or
     last sentence such as "Therefore, Response (b) is better."
     """
     menu = {choice.casefold(): choice for choice in choices}
-    parts = Reply(reply)
+    parts = Reply(reply, asked, others)
     names = {plain(key)}
     found = [
-        Found(span.end, *_chosen(get(holder, names), menu), reasoning(holder), span.start)
-        for span, holder in parts.holders(names)
+        Found(
+            holder.span.end,
+            *_chosen(value, menu),
+            reasoning(holder.value),
+            at,
+            holder.rank,
+            sure=holder.rank == WHOLE or holder.free,
+        )
+        for holder in parts.holders(names)
+        for value, at in values_of(holder, names)
     ]
-    return parts.last([*_text_choices(parts, menu, key), *found])
+    return parts.choose([*_text_choices(parts, menu, key), *found])
 
 
-def parse_winner(reply: str, *, ties: bool = True) -> Parsed[str]:
+def parse_winner(
+    reply: str, *, ties: bool = True, asked: Collection[str] = (), others: Sequence[str] = ()
+) -> Parsed[str]:
     """ "A", "B" or, where `ties` are allowed, "tie"."""
-    return parse_choice(reply, ("A", "B", "tie") if ties else ("A", "B"), key="winner")
+    menu = ("A", "B", "tie") if ties else ("A", "B")
+    return parse_choice(reply, menu, key="winner", asked=asked, others=others)
 
 
 def _chosen(value: Any, menu: Mapping[str, str]) -> tuple[str | None, str | None]:
@@ -227,13 +306,15 @@ def _chosen(value: Any, menu: Mapping[str, str]) -> tuple[str | None, str | None
     return None, f"not one of {', '.join(sorted(menu.values()))}: {quoted(value)}"
 
 
-def _word(end: int, match: re.Match[str], menu: Mapping[str, str], offset: int = 0) -> Found:
-    """The verdict that a match holds, which stands `offset` further on in the prose."""
-    return Found(end, *_chosen(match["word"], menu), start=offset + match.start("word"))
+def _word(match: re.Match[str], menu: Mapping[str, str], offset: int = 0, *, whole: bool = True) -> Found:
+    """The verdict that a match holds, in prose that begins `offset` further on. Without `whole` it ends with its word."""
+    value, why = _chosen(match["word"], menu)
+    end = offset + (match.end() if whole else match.end("word"))
+    return Found(end, value, why, start=offset + match.start("word"), phrase=offset + match.start())
 
 
 def _text_choices(parts: Reply, menu: Mapping[str, str], key: str) -> Iterator[Found]:
-    prose = parts.prose
+    prose = parts.words.text
     by_length = sorted({*menu, *_OTHERS}, key=lambda word: (-len(word), word))
     word = rf"(?P<word>{'|'.join(re.escape(w) for w in by_length)})"
     marks = rf"{re.escape(key)}|winner|verdict|choice|preference|decision|(?:better|best)(?:\s+{_NOUN})?"
@@ -242,76 +323,21 @@ def _text_choices(parts: Reply, menu: Mapping[str, str], key: str) -> Iterator[F
     bracketed = rf"\[\[\s*{_NAMED}{word}\s*\]\]"
     for pattern in (marked, bracketed):
         for match in re.finditer(pattern, prose, re.IGNORECASE):
-            yield _word(match.end("word"), match, menu)
+            yield _word(match, menu, whole=False)
     ends = parts.ends()
     for line in ends:
         alone = re.fullmatch(rf"[\W_]*{_NAMED}[\W_]*?{word}[\W_]*", line[0][:LONG_LINE], re.IGNORECASE)
         if alone and (line is ends[-1] or not _LIST_NUMBER.fullmatch(line[0])):
-            yield _word(line.end(), alone, menu, line.start())
+            yield _word(alone, menu, line.start())
     if long := "|".join(re.escape(choice) for choice in sorted(menu) if len(choice) > 1):
         opening = re.match(rf"[\s*_`\"']*(?P<word>{long})[*_`\"']*\s*[.,;:!–—](?!\w)", prose, re.IGNORECASE)
         if opening:
-            yield _word(opening.end(), opening, menu)
+            # It stands first, and whatever follows are reasons.
+            yield replace(_word(opening, menu), phrase=None)
     statement = rf"[\W_]*{_LEAD}(?:the\s+)?{_NOUN}\s+[\W_]{{0,2}}{word}[\W_]{{0,3}}\s*{_PRAISE}[\W_]*"
     sentences = [
         s for s in re.finditer(r"\S(?:[^.!?\n]|[.!?](?!\s))*[.!?]*", prose) if len(s[0]) <= LONG_LINE
     ]
     for sentence in {s.start(): s for s in (*sentences[:1], *sentences[-1:])}.values():
         if said := re.fullmatch(statement, sentence[0], re.IGNORECASE):
-            yield _word(sentence.end(), said, menu, sentence.start())
-
-
-# ---- texts
-
-
-def parse_text_field(reply: str, key: str) -> Parsed[str]:
-    """The text under the JSON property `key`. A reply without the JSON fails: who knows where its preamble
-    ends."""
-    parts = Reply(reply)
-    names = {plain(key)}
-    found = []
-    for span, holder in parts.holders(names):
-        value = get(holder, names)
-        good = isinstance(value, str) and bool(value.strip())
-        why = None if good else f"not a text: {key!r} is {quoted(value)}"
-        found.append(Found(span.end, value.strip() if good else None, why, reasoning(holder)))
-    return parts.last(found, repr(key))
-
-
-_ITEM = re.compile(r"^[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?P<number>\d{1,3})[.):](?:\*\*)?[ \t]+", re.MULTILINE)
-
-
-def parse_prompts(reply: str, key: str = "prompts") -> list[str]:
-    """The texts in a JSON array under `key`, or in a reply that is such an array, or in a numbered list; the
-    last such array binds. Empty when there are none."""
-    names = {plain(key)}
-    parts = Reply(reply)
-    arrays = [get(holder, names) for _, holder in parts.holders(names)]
-    arrays = arrays or [span.value for span in json_spans(parts.text)]
-    read = [[_item(item) for item in array] for array in arrays if isinstance(array, list)]
-    whole = [[text.strip() for text in texts if text and text.strip()] for texts in read]
-    return next((texts for texts in reversed(whole) if texts), None) or _numbered(parts.prose)
-
-
-def _item(item: Any) -> str | None:
-    if isinstance(item, dict):
-        item = next((item[key] for key in ("prompt", "instruction", "text") if key in item), None)
-    return item if isinstance(item, str) else None
-
-
-def _numbered(text: str) -> list[str]:
-    """The items of the list 1, 2, 3, ... in `text`; an item may go on over several lines. A number that does
-    not follow on belongs to the item it stands in."""
-    starts: list[re.Match[str]] = []
-    for match in _ITEM.finditer(text):
-        if int(match["number"]) == len(starts) + 1:
-            starts.append(match)
-    if not starts:
-        return []
-    # What follows the last item after a blank line is a closing remark, as far as anyone can tell.
-    blank = text.find("\n\n", starts[-1].end())
-    ends = [*(match.start() for match in starts[1:]), len(text) if blank < 0 else blank]
-    items = (
-        text[start.end() : end].strip().strip("*").strip() for start, end in zip(starts, ends, strict=True)
-    )
-    return [item for item in items if item]
+            yield _word(said, menu, sentence.start())

@@ -15,9 +15,8 @@ from synthpref.core.stage import PromptName
 from synthpref.core.types import Comparison, Row, Vote
 from synthpref.core.verdicts import Disagree, flipped, leaning, outcome
 from synthpref.stages.asking import Question, Reply
-from synthpref.stages.judging import Extracted, vote
+from synthpref.stages.judging import Extracted, Shown, vote
 from synthpref.stages.named import all_named, named_form, odds_named, read_named, without_ties
-from synthpref.stages.own_words import own_verdict
 
 SHARE = {"A": 1.0, "B": 0.0, "tie": 0.5}
 SIDES = ["A", "B"]
@@ -82,29 +81,31 @@ class Comparing(Extracted):
             **self.limits(),
         )
 
+        seen = self.shown(row, ["winner" if self.verdict == "winner" else "scores"], shown)
+
         def parse(completion: Completion) -> Parsed[Verdict]:
             if self.verdict == "winner":
-                return self._winner(completion, shown, menu)
-            return self._scores(completion, shown)
+                return self._winner(completion, seen, menu)
+            return self._scores(completion, seen)
 
         logprobs = None if self.expects is None else TOP
         return Question(messages, parse, model, shape, n, response_format, logprobs)
 
-    def _winner(self, completion: Completion, shown: list[str], menu: list[str]) -> Parsed[Verdict]:
-        def read(text: str) -> dict[str, Parsed[str]]:
-            return {"": parse_winner(text, ties=self.ties)}
+    def _winner(self, completion: Completion, shown: Shown, menu: list[str]) -> Parsed[Verdict]:
+        def read(text: str) -> Parsed[str]:
+            return parse_winner(text, ties=self.ties, asked=shown.asked, others=shown.others)
 
         if self.expects is None:
-            said = own_verdict(completion.text, shown, read)[""]
+            said = read(completion.text)
             verdict = None if said.value is None else Verdict(SHARE[said.value])
             return Parsed(verdict, said.why, said.rationale)
         tokens = completion.logprobs or ()
-        said = own_verdict(spoken(tokens), shown, read)[""] if tokens else NO_TOKENS
+        said = read(spoken(tokens)) if tokens else NO_TOKENS
         odds = menu_odds(tokens, said, menu, min_mass=self.expects)
         share = None if odds.value is None else sum(SHARE[word] * p for word, p in odds.value.items())
         return Parsed(None if share is None else Verdict(min(1.0, share)), odds.why, odds.rationale)
 
-    def _scores(self, completion: Completion, shown: list[str]) -> Parsed[Verdict]:
+    def _scores(self, completion: Completion, shown: Shown) -> Parsed[Verdict]:
         if self.expects is None:
             named = read_named(completion, SIDES, self.scale, self.integer, shown)
             both = all_named(named if self.ties else without_ties(named))

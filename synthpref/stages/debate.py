@@ -209,7 +209,9 @@ class Debate(Scaled):
         # What a response or another speaker says is no verdict of the one who quotes it.
         others = [words for who, _, words in debate.said if who != name]
         texts = [*(row.samples[i].text for i in debate.about), *others]
-        return read_named(completion, _labels(debate), self.scale, self.integer, texts)
+        return read_named(
+            completion, _labels(debate), self.scale, self.integer, self.shown(row, ["scores"], texts)
+        )
 
     def _vote(self, judge: str, name: str, debate: _Debate, reply: Reply[Named], said: Parsed[float]) -> Vote:
         shown = ",".join(str(i) for i in debate.about) if len(debate.about) > 1 else None

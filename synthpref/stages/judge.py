@@ -15,8 +15,15 @@ from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.types import Row, Vote
 from synthpref.stages.asking import Question, ask_all
 from synthpref.stages.judge_pair import Pair
-from synthpref.stages.judging import Tallied, vote
-from synthpref.stages.named import Named, all_named, expected_named, named_form, read_named, without_ties
+from synthpref.stages.judging import Shown, Tallied, vote
+from synthpref.stages.named import (
+    Named,
+    all_named,
+    expected_named,
+    named_form,
+    read_named,
+    without_ties,
+)
 
 __all__ = ["List", "Pair", "Point"]
 
@@ -107,7 +114,7 @@ class List(Tallied):
         votes: dict[int, list[Vote]] = {i: [] for i in asked}
         for order, [reply] in zip(orders, replies, strict=True):
             shown = ",".join(str(i) for i in order)
-            named = self._read(reply.completion, [row.samples[i].text for i in order])
+            named = self._read(reply.completion, order, self._seen(row, order))
             for i, said in zip(order, named.values(), strict=True):
                 votes[i].append(vote(judge, reply, said, shown))
         return row.scored(self.name, self.every(row, {i: self.tally(cast) for i, cast in votes.items()}))
@@ -115,7 +122,7 @@ class List(Tallied):
     def _question(self, row: Row, order: list[int], ask: Ask) -> Question[Named]:
         schema, words = self.number()
         texts = [row.samples[i].text for i in order]
-        inner, in_words = named_form(numbers(texts), schema, words)
+        inner, in_words = named_form(numbers(order), schema, words)
         response_format, shape = self.form({"scores": inner}, {"scores": in_words})
         messages = ask.prompt(
             self.prompt,
@@ -128,20 +135,23 @@ class List(Tallied):
         )
 
         def parse(completion: Completion) -> Parsed[Named]:
-            return all_named(self._read(completion, texts))
+            return all_named(self._read(completion, order, self._seen(row, order)))
 
         logprobs = None if self.expects is None else TOP
         return Question(messages, parse, self.model, shape, 1, response_format, logprobs)
 
-    def _read(self, completion: Completion, texts: Sequence[str]) -> Named:
-        """What the reply says of each text, by the label that it was shown under."""
-        names = numbers(texts)
+    def _seen(self, row: Row, order: Sequence[int]) -> Shown:
+        return self.shown(row, ["scores"], [row.samples[i].text for i in order])
+
+    def _read(self, completion: Completion, order: Sequence[int], shown: Shown) -> Named:
+        """What the reply says of each response, by the label that it was shown under."""
+        names = numbers(order)
         if self.expects is not None:
-            return expected_named(completion, names, self.scale, texts, self.expects)
-        named = read_named(completion, names, self.scale, self.integer, texts)
+            return expected_named(completion, names, self.scale, shown, self.expects)
+        named = read_named(completion, names, self.scale, self.integer, shown)
         return named if self.ties else without_ties(named)
 
 
-def numbers(texts: Sequence[str]) -> list[str]:
-    """The labels of texts in a list: 1, 2, 3, ..."""
-    return [str(n) for n in range(1, len(texts) + 1)]
+def numbers(order: Sequence[int]) -> list[str]:
+    """The labels of responses in a list: 1, 2, 3, ..."""
+    return [str(n) for n in range(1, len(order) + 1)]

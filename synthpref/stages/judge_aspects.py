@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from synthpref.core.expected import TOP
+from synthpref.core.json_parts import plain
 from synthpref.core.parse import Parsed
-from synthpref.core.reply import plain
 from synthpref.core.seam import Ask, Capability, Completion
 from synthpref.core.stage import Calls, Load, Made, PromptName, Role
 from synthpref.core.stats import mean
@@ -130,7 +130,7 @@ class Aspects(Tallying):
             scores[i] = {}
             for group in groups:
                 mine = next(replies)
-                read = [self._read(reply.completion, group, row.samples[i]) for reply in mine]
+                read = [self._read(reply.completion, group, row, row.samples[i]) for reply in mine]
                 for aspect in group:
                     # A reply about all aspects is kept once, by the votes for their mean.
                     own = [
@@ -156,15 +156,16 @@ class Aspects(Tallying):
         messages = ask.prompt(self.prompt, response=sample.text, **values)
 
         def whole(completion: Completion) -> Parsed[Named]:
-            return all_named(self._read(completion, names, sample))
+            return all_named(self._read(completion, names, row, sample))
 
         logprobs = None if self.expects is None else TOP
         return Question(messages, whole, self.model, shape, self.repeats, response_format, logprobs)
 
-    def _read(self, completion: Completion, names: list[str], sample: Sample) -> Named:
+    def _read(self, completion: Completion, names: list[str], row: Row, sample: Sample) -> Named:
+        shown = self.shown(row, names, [sample.text])
         if self.expects is not None:
-            return expected_named(completion, names, self.scale, [sample.text], self.expects)
-        return read_named(completion, names, self.scale, self.integer, [sample.text])
+            return expected_named(completion, names, self.scale, shown, self.expects)
+        return read_named(completion, names, self.scale, self.integer, shown)
 
     def _mean(self, values: Mapping[str, float]) -> float:
         """The mean over the aspects, with those turned around of which a high score is bad."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,7 +18,6 @@ from synthpref.core.stage import PROMPT, Made, PromptName, RowStage
 from synthpref.core.types import Row, Sample, Score, Vote
 from synthpref.core.votes import TieRule, pool
 from synthpref.stages.asking import Question, Reply
-from synthpref.stages.own_words import own_verdict
 
 RUBRICS = "judge/rubrics/"
 EMPTY = Score(None, why="empty response")
@@ -38,6 +38,15 @@ class Column(Settings):
         """The row's text; None where it has none."""
         text = row.meta.get(self.column)
         return text if isinstance(text, str) and text.strip() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What tells a judge's verdict from one in a text that it saw: the fields of the form that it was asked for, and
+    the texts, which others wrote."""
+
+    asked: Sequence[str]
+    others: Sequence[str]
 
 
 class Judging(RowStage):
@@ -82,6 +91,13 @@ class Judging(RowStage):
         """The template values that any judge prompt has."""
         reference = row.reference if self.reference else None
         return {"prompt": row.prompt_text, "reference": reference, "reasoning": self.reasoning}
+
+    def shown(self, row: Row, fields: Sequence[str], texts: Sequence[str]) -> Shown:
+        """What a judge was asked for in its verdict, these fields and its reasons, and what it was shown: these texts,
+        the prompt, and the reference."""
+        reasons = [] if self.reasoning == "none" else [REASONING[0]]
+        reference = [row.reference] if self.reference and row.reference else []
+        return Shown([*fields, *reasons], [*texts, row.prompt_text, *reference])
 
     def form(self, properties: Mapping[str, Any], words: Mapping[str, str]) -> tuple[dict[str, Any], str]:
         """`verdict_form` with the reasons where this judge gives them."""
@@ -166,14 +182,16 @@ class Scaled(Judged, Numbered):
         schema, words = self.number()
         response_format, shape = self.form({"score": schema}, {"score": words})
 
-        def read(text: str) -> dict[str, Parsed[float]]:
-            return {"": parse_score(text, self.scale, integer=self.integer)}
+        shown = self.shown(row, ["score"], [sample.text])
+
+        def read(text: str) -> Parsed[float]:
+            return parse_score(text, self.scale, integer=self.integer, asked=shown.asked, others=shown.others)
 
         def parse(completion: Completion) -> Parsed[float]:
             if min_mass is None:
-                return own_verdict(completion.text, [sample.text], read)[""]
+                return read(completion.text)
             tokens = completion.logprobs or ()
-            said = own_verdict(spoken(tokens), [sample.text], read)[""] if tokens else NO_TOKENS
+            said = read(spoken(tokens)) if tokens else NO_TOKENS
             return expected_score(tokens, said, self.scale, min_mass=min_mass)
 
         messages = ask.prompt(prompt, response=sample.text, shape=shape, **values)

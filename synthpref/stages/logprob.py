@@ -193,7 +193,9 @@ class DensityRatio(Probable):
         )
         question = Question(
             messages,
-            lambda reply: parse_choice(reply.text, self.prefixes, "kind"),
+            lambda reply: parse_choice(
+                reply.text, self.prefixes, "kind", asked=["kind"], others=[row.prompt_text]
+            ),
             self.router,
             shape,
             1,

@@ -11,7 +11,7 @@ from synthpref.core.expected import NO_TOKENS, Odds, mean_of, number_odds, spoke
 from synthpref.core.parse import Parsed, Scale, labels, parse_scores
 from synthpref.core.seam import Completion
 from synthpref.stages.asking import unusable
-from synthpref.stages.own_words import own_verdict
+from synthpref.stages.judging import Shown
 
 Named = dict[str, Parsed[float]]
 
@@ -27,30 +27,30 @@ def named_form(names: Sequence[str], schema: Mapping[str, Any], words: str) -> t
     return inner, "{" + ", ".join(f'"{name}": {words}' for name in names) + "}"
 
 
-def read_named(
-    completion: Completion, names: list[str], scale: Scale, integer: bool, texts: Sequence[str]
-) -> Named:
-    """What a reply about `texts` says under each name; nothing where it is not whole."""
+def read_named(completion: Completion, names: list[str], scale: Scale, integer: bool, shown: Shown) -> Named:
+    """What a reply says under each name; nothing where it is not whole."""
     if why := unusable(completion):
         return dict.fromkeys(names, Parsed(None, why))
-    return own_verdict(completion.text, texts, lambda text: parse_scores(text, names, scale, integer=integer))
+    return parse_scores(
+        completion.text, names, scale, integer=integer, asked=shown.asked, others=shown.others
+    )
 
 
 def expected_named(
-    completion: Completion, names: list[str], scale: Scale, texts: Sequence[str], min_mass: float
+    completion: Completion, names: list[str], scale: Scale, shown: Shown, min_mass: float
 ) -> Named:
     """`read_named` with the expectation over the tokens of each score in place of what was written."""
-    odds = odds_named(completion, names, scale, texts, min_mass)
+    odds = odds_named(completion, names, scale, shown, min_mass)
     return {name: mean_of(parsed, scale) for name, parsed in odds.items()}
 
 
 def odds_named(
-    completion: Completion, names: list[str], scale: Scale, texts: Sequence[str], min_mass: float
+    completion: Completion, names: list[str], scale: Scale, shown: Shown, min_mass: float
 ) -> dict[str, Parsed[Odds]]:
     """The numbers that each score in a reply might have been, with their probabilities."""
     tokens = completion.logprobs or ()
     text = spoken(tokens)
-    said = read_named(replace(completion, text=text), names, scale, True, texts) if tokens else {}
+    said = read_named(replace(completion, text=text), names, scale, True, shown) if tokens else {}
     return {
         name: number_odds(tokens, said.get(name, NO_TOKENS), scale, names=labels(name), min_mass=min_mass)
         for name in names

@@ -121,7 +121,9 @@ class Evolve(Writer):
         )
         question = Question(
             ask.prompt(self.prompt_check, prompt=text, evolved=evolved, shape=shape),
-            lambda completion: parse_choice(completion.text, menu),
+            lambda completion: parse_choice(
+                completion.text, menu, asked=["verdict", "reasoning"], others=[text, evolved]
+            ),
             self.checker or self.model,
             shape,
             response_format=schema,

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from synthpref.core.distance import normalise, words
-from synthpref.core.parse import Parsed, parse_prompts, parse_text_field
+from synthpref.core.reply import Parsed
 from synthpref.core.seam import Ask, Completion
 from synthpref.core.stage import PromptName, Role, RowStage
+from synthpref.core.texts import parse_prompts, parse_text_field
 from synthpref.core.types import Row
 from synthpref.stages.asking import Question, ask_all, ask_parsed
 

@@ -19,7 +19,8 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, computed_field, model_validator
 
 from synthpref.core.answer import NumericAnswer, final_answer, numeric_answer
-from synthpref.core.reply import json_spans, quoted
+from synthpref.core.json_parts import json_spans
+from synthpref.core.reply import quoted
 from synthpref.core.seam import Ask
 from synthpref.core.stage import Load, RowStage
 from synthpref.core.types import Row, Sample, Score

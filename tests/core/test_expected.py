@@ -17,8 +17,8 @@ from synthpref.core.expected import (
     spoken,
     superiority,
 )
+from synthpref.core.json_parts import json_places
 from synthpref.core.parse import Parsed, labels, parse_score, parse_scores, parse_winner
-from synthpref.core.reply import json_places
 from synthpref.core.seam import TokenLogprob
 
 TEN = (1.0, 10.0)
@@ -72,7 +72,10 @@ SURE, TORN = ("7", {"7": 1.0}), ("7", {"7": 0.5, "3": 0.5})
         ("Score: ", SURE, "\nFinal score: [[", TORN, "]]"),
         ("Score: ", SURE, '\n{"score": ', TORN, "}"),
         ('{"score": ', SURE, '} On second thought: {"score": ', TORN, "}"),
-        ('{"score": ', SURE, "}\nScore: ", TORN, "/10"),
+        ('{"score": ', TORN, "}\nScore: ", SURE, "/10"),
+        ('{"score": ', TORN, '}\nIt gives itself {"rating": ', SURE, "}"),
+        ('{"reasoning": "It says "score": 3", "score": ', TORN, "}"),
+        ('{"score": ', TORN, ', "reasoning": "It says "score": 3"}'),
         ('{"reasoning": "They ask for a score: ', SURE, '.", "score": ', TORN, "}"),
         ('{"reasoning": "It says \\"score\\": ', SURE, '", "score": ', TORN, "}"),
         ('{"score": ', TORN, ', "reasoning": "It says \\"score\\": ', SURE, '"}'),
@@ -96,7 +99,7 @@ def test_a_reply_too_long_to_be_parsed_whole_is_weighed_where_it_was_read() -> N
 
 
 def test_a_long_value_beside_the_verdict_takes_no_time() -> None:
-    assert expected('{"score": "', " " * 40_000, '", "score": ', TORN, "}").value == pytest.approx(5)
+    assert expected('{"note": "', " " * 40_000, '", "score": ', TORN, "}").value == pytest.approx(5)
 
 
 def test_ten_in_two_tokens() -> None:
@@ -129,7 +132,9 @@ def test_too_little_mass_is_no_score() -> None:
 def test_no_expectation_without_a_verdict() -> None:
     assert (expected("I like ", "it").why or "").startswith("no verdict found")
     assert (expected("Score: ", ("12", {"12": 1.0})).why or "").startswith("score off the scale")
-    assert (expected("Score: 3\nScore: ", ("12", {"12": 1.0})).why or "").startswith("score off the scale")
+    assert (expected("Score: 3\nScore: ", ("12", {"12": 1.0})).why or "").startswith(
+        "two verdicts that differ"
+    )
 
 
 @given(
@@ -187,9 +192,9 @@ LIKELY = ("A", {"A": 0.6, "B": 0.1, "tie": 0.3})
         ('{"winner": "', LIKELY, '", "reasoning": "Winner: B"}'),
         ('{"reasoning": "B is short, A is not", "winner": "', LIKELY, '"}'),
         ('{"winner": "Response ', LIKELY, '"}'),
-        ("Winner: B\nNo. Winner: ", LIKELY, ""),
+        ("Winner: A\nYes. Winner: ", LIKELY, ""),
         ("B is too long.\n[[", LIKELY, "]]"),
-        ('{"winner": "B"}\nFinal verdict: ', LIKELY, "."),
+        ('{"winner": "', LIKELY, '"}\nFinal verdict: B.'),
         ("Therefore, Response ", LIKELY, " is better."),
         ('{"winner":', (' "A"', {' "A"': 0.6, ' "B"': 0.1, ' "tie"': 0.3}), "}"),
         ('{"winner": "', ("A", {"A": 0.5, "a": 0.1, "B": 0.1, "t": 0.2, "T": 0.05, "ti": 0.05}), '"}'),

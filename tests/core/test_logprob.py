@@ -18,6 +18,7 @@ from synthpref.core.logprob import (
     perplexity,
     yes_share,
 )
+from synthpref.core.reply import QUOTED
 from synthpref.core.seam import TokenLogprob
 
 LOGPROB = st.floats(-50, 0)
@@ -226,3 +227,20 @@ def test_no_yes_and_no_no_is_no_score(read: list[TokenLogprob] | None, why: str)
     assert made.value is None
     assert (made.why or "").startswith(why)
     assert yes_share([word("good", good=0.9, yes=0.05)], 0.01).value == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (['"', "yes", '"', " is", " what"], QUOTED),
+        (["“", "yes", "”", " it", " says"], QUOTED),
+        ([">", " ", "yes"], QUOTED),
+        (['"', "yes", '"'], None),
+        (["**", "yes", "**"], None),
+        (["yes", ",", " it", ' says "', "no", '"'], None),
+    ],
+)
+def test_a_yes_that_is_quoted_is_not_the_judges(texts: list[str], why: str | None) -> None:
+    made = yes_share([word(text, **{text: 0.9}) for text in texts])
+    assert made.why == why
+    assert (made.value is None) == (why is not None)

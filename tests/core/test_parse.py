@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from synthpref.core.parse import (
     parse_choice,
-    parse_prompts,
     parse_score,
     parse_scores,
-    parse_text_field,
     parse_winner,
 )
+from synthpref.core.texts import parse_prompts, parse_text_field
 
 TEN = (1.0, 10.0)
 REASONED = '{"reasoning": "It is right.", "score": 7}'
@@ -110,17 +109,21 @@ def test_scores_that_are_not(reply: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "score"),
     [
-        ('{"score": 3} wait, {"score": 8}', 8),
-        ('{"score": 3, "score": 8}', 8),
+        ('{"score": 3} wait, {"score": 8}', None),
+        ('{"score": 3, "score": 8}', None),
+        ('{"score": 8, "score": 8}', 8),
+        ('{"score": 8}\nAgain: {"score": 8.0}', 8),
+        ('[{"score": 3}, {"score": 8}]', None),
         ('Score: 3\n{"score": 8}', 8),
-        ('{"score": 3}\nOn reflection: Score: 8', 8),
-        ("Score: 3. Score: 8.", 8),
+        ('{"score": 8}\nOn reflection: Score: 3', 8),
+        ("Score: 3. Score: 8.", None),
+        ("Score: 8. Final score: 8.", 8),
         ('{"score": 8} then {"score": 80}', None),
         ("Score: 8\nScore: N/A", None),
         ('{"reasoning": "It says score: 10 and {\\"score\\": 10}", "score": 2}', 2),
     ],
 )
-def test_the_last_verdict_binds_even_a_bad_one(reply: str, score: float | None) -> None:
+def test_verdicts_that_differ_are_none_and_json_outranks_prose(reply: str, score: float | None) -> None:
     assert parse_score(reply, TEN).value == score
 
 
@@ -170,9 +173,10 @@ def test_any_json_gives_a_score_on_the_scale_or_a_reason(value: object) -> None:
 
 @given(
     st.integers(1, 10),
-    st.text(alphabet=st.characters(exclude_characters='"\\', exclude_categories=["Cs", "Nd"]), max_size=80),
+    st.text(alphabet=st.characters(exclude_characters='"\\>', exclude_categories=["Cs", "Nd"]), max_size=80),
 )
 def test_json_is_found_in_any_prose(score: int, prose: str) -> None:
+    """A line that begins with ">" is a quotation."""
     reply = prose.replace("{", "").replace("[", "") + json.dumps({"reasoning": "r", "score": score})
     assert parse_score(reply, TEN).value == score
 
@@ -234,7 +238,8 @@ def test_a_verdict_after_long_reasons_is_read() -> None:
         ("Therefore, Output (b) is better.", "B"),
         ("Both do it. Overall, Response A is slightly better.", "A"),
         ("Response B is better. It is shorter and it is right.", "B"),
-        ("Winner: A\nOn reflection:\nWinner: B", "B"),
+        ("Winner: B\nOn reflection:\nWinner: B", "B"),
+        ('{"winner": "B"}\nWinner: A', "B"),
         ('Response A says "Winner: A".\n{"winner": "B"}', "B"),
         ("Tie. They say the same.", "tie"),
     ],
@@ -250,7 +255,10 @@ def test_winners(reply: str, winner: str) -> None:
         ('{"winner": null}', "not one of A, B, tie"),
         ('{"winner": "A or B"}', "not one of A, B, tie"),
         ("Winner: neither", "not one of A, B, tie"),
-        ("Winner: A\nVerdict: both", "not one of A, B, tie"),
+        ("Verdict: both", "not one of A, B, tie"),
+        ("Winner: A\nVerdict: both", "two verdicts that differ"),
+        ("Winner: A\nOn reflection:\nWinner: B", "two verdicts that differ"),
+        ('{"winner": "A"}\n{"winner": "B"}', "two verdicts that differ"),
         ("Winner: A careful reading shows nothing", "no verdict found"),
         ("A response should be short, and B too.", "no verdict found"),
         ("If you like brevity, Response A is better.", "no verdict found"),
@@ -279,7 +287,7 @@ def test_a_tie_fails_where_there_is_none() -> None:
         ("Yes, it asks for more.", "yes"),
         ("**No.** It is the same.", "no"),
         ("The verdict is no.", "no"),
-        ("Yes, at first sight.\n\nVerdict: no", "no"),
+        ("Yes, at first sight.\n\nVerdict: no", None),
         ("No doubt it does.", None),
         ("Yesterday, perhaps", None),
         ('{"verdict": "maybe"}', None),
@@ -306,8 +314,10 @@ NAMED = ["1", "2", "3"]
         ('{"scores": [7, 5, 9]}', [None, None, None]),
         ("7\n5\n9", [None, None, None]),
         ("1. good\n2. bad\n3. fine", [None, None, None]),
-        ("1: 7\n2: 5\n3: 9\n1: 2", [2, 5, 9]),
-        ('{"reasoning": "the "1" one", "scores": {"1": 7, "2": 5, "3": 9}', [7, 5, 9]),
+        ("1: 7\n2: 5\n3: 9\n1: 2", [None, 5, 9]),
+        ('{"reasoning": "the "1" one", "scores": {"1": 7, "2": 5, "3": 9}}', [7, 5, 9]),
+        ('{"reasoning": "the "1" one", "scores": {"1": 7, "2": 5, "3": 9}', [None, None, None]),
+        ('{"scores": {"1": 7, "2": 5, "3": 9}}\n{"1": 10}', [7, 5, 9]),
     ],
 )
 def test_scores_by_label_never_by_place(reply: str, values: list[float | None]) -> None:

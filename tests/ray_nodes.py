@@ -70,11 +70,11 @@ def nodes() -> Iterator[Nodes]:
 
 
 def main() -> None:
-    from ray._private.utils import get_ray_temp_dir
+    from ray._common.utils import get_default_ray_temp_dir
     from ray.cluster_utils import Cluster
 
     # Ray notes the address there, and makes the folder only where it is the one that it keeps its logs in.
-    Path(get_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
+    Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
     head = {
         "num_cpus": 0,
         "include_dashboard": False,

@@ -311,7 +311,7 @@ def test_each_score_of_the_scale_stays_what_it_is(run: Run, form: str) -> None:
         "words": lambda k: f"A fair try, with 3 flaws.\nScore: {k}",
         "bare": str,
     }
-    rows = [plain("all", *(f"worth {k}" for k in (7, 1, 10, 4, 2, 9, 3, 8, 6, 5)))]
+    rows = [plain("all", *(f"about {k}" for k in (7, 1, 10, 4, 2, 9, 3, 8, 6, 5)))]
     judge = Says(answer=lambda request: [said[form](int(shown(request)["response"].split()[1]))])
     with serving(worlds={"judge": judge}) as server:
         stages: Stages = [
@@ -319,9 +319,9 @@ def test_each_score_of_the_scale_stays_what_it_is(run: Run, form: str) -> None:
             {"pair.extremes": {"score": "s"}},
         ]
         made = run(stages, rows, roles(server, "judge", structured_output=form != "words"))
-    assert labels(made) == [("all", "worth 10", "worth 1")]
+    assert labels(made) == [("all", "about 10", "about 1")]
     for sample in rows_of(made)[0]["samples"]:
-        assert f"worth {sample['scores']['s']['value']:g}" == sample["text"]
+        assert f"about {sample['scores']['s']['value']:g}" == sample["text"]
 
 
 NO_WINNER = {

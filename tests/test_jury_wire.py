@@ -81,8 +81,8 @@ def test_what_was_stopped_half_way_ends_as_if_it_had_not_been(
 
     server.fault = fault
     recipe = write(tmp_path / "halved", server.url, [STAGES[name]])
-    first = job.run(job.load(recipe), recipe.parent / "run")
-    assert first.books.rejected
+    # A row with a vote that could not be had goes on without it, and is walked once more by the next start.
+    job.run(job.load(recipe), recipe.parent / "run")
     server.fault = lambda request, number: None
     again = server.requests
     assert run(recipe) == whole

@@ -114,9 +114,7 @@ def test_numeric_answers_agree_with_all_recorded_correctness() -> None:
     made = run_stage(Verify(kind="numeric"), rows)
     scores = [value for one in made if isinstance(one, Row) for value in one.values("verified")]
     assert len(scores) == 2636
-    # One answer is "-1.8 billion", which is wrong, and no plain number either.
-    assert [i for i, score in enumerate(scores) if score is None] == [2028]
-    assert all(score in (None, right) for score, right in zip(scores, truth, strict=True))
+    assert scores == truth
 
 
 def test_every_worked_reference_holds_a_number() -> None:

@@ -12,9 +12,9 @@ from fractions import Fraction
 
 LONGEST_NUMBER = 200
 """Characters of an answer that may be a number."""
-_SPACE = re.compile(r"\\[,;:> ]|~|[\u00a0\u2009\u202f]|\\q?quad(?![a-zA-Z])")
+_SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|[\u00a0\u2009\u202f]|\\q?quad(?![a-zA-Z])")
 _LAYOUT = re.compile(
-    r"\\!|\\[()\[\]]|\\(?:left|right)(?=[(){}\[\]|.\\])|\\(?:displaystyle|big|Big)(?![a-zA-Z])|\\boxed(?=\s*\{)"
+    r"\\!|(?<!\\)\\[()\[\]]|\\(?:left|right)(?=[(){}\[\]|.\\])|\\(?:displaystyle|big|Big)(?![a-zA-Z])|\\boxed(?=\s*\{)"
 )
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|operatorname)\s*\{([^{}]*)\}")
 _MARK = "\x01"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from synthpref.core.numerals import simplify
+from synthpref.core.numerals import plain_number, simplify
 
 Kind = Literal["leaf", "list", "group", "set", "union", "relation", "approx", "matrix"]
 
@@ -35,14 +35,17 @@ _SIGNS = [
     (r"×", r"\\times "), (r"·|⋅|(?<!\*)\*(?!\*)", r"\\cdot "), (r"\*\*", "^"), (r"÷", r"\\div "), (r"²", "^2"), (r"³", "^3"),
     (r"±|\+/-|\+-", r"\\pm "), (r"∅|\\varnothing(?![a-z])|\\phi(?=\s*$)", r"\\emptyset "), (r"ℝ|\\R(?![a-z])", r"\\mathbb{R}"),
     (r"∈", r"\\in "), (r"\\simeq(?![a-z])|≈", r"\\approx "), (r"\\[dtc]frac(?![a-z])", r"\\frac"), (r"√\s*(\d+|[a-z])", r"\\sqrt{\1}"),
+    (r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"), (r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp)(?![a-zA-Z])", r"\\\1 "),
 ]  # fmt: skip
 _NUMBERS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _COMMA = re.compile(r",\s*(?:\x01?\s*(?:and|or)\b)?|;|\x01?\s*(?<![a-zA-Z\\])(?:and|or)\b")
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![a-z])|[<>=]")
 _CUP = re.compile(r"\\cup(?![a-z])")
 _NAME = re.compile(
-    r"\x01?\s*(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*(?:\s*\(\s*\\?[a-zA-Z0-9, ]+\s*\))?|(?:\w+\s+)*\w+)\s*"
+    r"\s*(?:(?:[a-zA-Z]|[A-Z]{2,4}|\\[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\s*\(\s*\\?[a-zA-Z0-9, ]+\s*\))?"
+    r"|(?:\x01?\s*[^\W\d_]{3,}\s*)+)\s*"
 )
+"""What an equation may give a value to: x, x_1, f(2), AB, the total; and not 2x or xy."""
 _MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]*\})?(.*?)\\end\{\1\}")
 _OPEN, _CLOSE = "([{", ")]}"
 WORDS_FOR = {
@@ -60,6 +63,8 @@ def read_form(text: str) -> Form:
             plain = sign
     for found, instead in _SIGNS:
         plain = re.sub(found, instead, plain)
+    if "=" not in plain and plain_number(plain):
+        return Form("leaf", plain)
     return _form(_NUMBERS.sub(lambda m: m[0].replace(",", ""), plain) if _depth(plain) == 0 else plain)
 
 
@@ -117,7 +122,9 @@ def _form(text: str) -> Form:
         return Form("set", text)
     if matrix := _MATRIX.fullmatch(text):
         rows = [row for row in matrix[2].split("\\\\") if row.strip()]
-        made = tuple(Form("list", row, tuple(_form(cell.strip()) for cell in row.split("&"))) for row in rows)
+        made = tuple(
+            Form("group", row, tuple(_form(cell.strip()) for cell in row.split("&")), "()") for row in rows
+        )
         return Form("matrix", text, made)
     return _bracketed(text)
 
@@ -168,22 +175,21 @@ def _related(text: str, parts: list[tuple[str, str]]) -> Form:
     ]
     if signs == ["\\in"] and named[:1] == [0]:
         return replace(_form(sides[1]), name=sides[0])
-    low, high = "<", ">"
     ranged = {"<", "\\le"}, {">", "\\ge"}
     for less in ranged:
         if set(signs) <= less:
             ends = sides if less is ranged[0] else sides[::-1]
-            how = [sign in (low, high) for sign in (signs if less is ranged[0] else signs[::-1])]
+            how = [sign in ("<", ">") for sign in (signs if less is ranged[0] else signs[::-1])]
             if len(ends) == 3 and 1 in named:
-                name, made = ends[1], (ends[0], ends[2], *how)
+                name, low_end, high_end, opens = ends[1], ends[0], ends[2], how
             elif len(ends) == 2 and len(named) == 1 and ends.index(sides[named[0]]) == 0:
-                name, made = ends[0], (r"-\infty", ends[1], True, how[0])
+                name, low_end, high_end, opens = ends[0], r"-\infty", ends[1], [True, *how]
             elif len(ends) == 2 and len(named) == 1:
-                name, made = ends[1], (ends[0], r"\infty", how[0], True)
+                name, low_end, high_end, opens = ends[1], ends[0], r"\infty", [*how, True]
             else:
                 break
-            brackets = ("(" if made[2] else "[") + (")" if made[3] else "]")
-            return Form("group", text, (_form(made[0]), _form(made[1])), brackets, name)
+            brackets = ("(" if opens[0] else "[") + (")" if opens[1] else "]")
+            return Form("group", text, (_form(low_end), _form(high_end)), brackets, name)
     if len(sides) == 2:
         return Form("relation", text, tuple(map(_form, sides)), signs[0])
     return Form("leaf", text)

@@ -178,8 +178,8 @@ class PlainNumber:
     value: Fraction
     percent: bool = False
     unit: str = ""
-    decimals: int | None = None
-    """Significant digits, where it is written with a decimal point."""
+    digits: int = 0
+    """Significant digits, where it is written with six decimal places or more."""
 
 
 def simplify(text: str) -> str:
@@ -225,11 +225,12 @@ def plain_number(text: str) -> PlainNumber | None:
     many, percent, unit = rest
     negative = (found["sign"] or "") in ("-", "−") or (found["inner"] or "") in ("-", "−")
     digits = found["digits"] or ""
-    decimals = len(re.sub(r"\D", "", digits).lstrip("0")) if "." in digits else None
+    point = re.fullmatch(r"(\d*)\.(\d{6,})", digits)
+    precise = len((point[1] + point[2]).lstrip("0")) if point else 0
     sign = plain[: found.end()].lstrip("-−+ ")[:1]
     if not unit and sign in "$€£":
         unit = sign
-    return PlainNumber((-value if negative else value) * many, percent, unit, decimals)
+    return PlainNumber((-value if negative else value) * many, percent, unit, precise)
 
 
 def _names(text: str) -> bool:

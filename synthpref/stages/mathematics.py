@@ -3,7 +3,7 @@ r"""Whether two answers are the same mathematical object (extra `math`).
 Hugging Face's math-verify reads expressions. Its own comparison is generous: it takes a tuple for a set, 2x = 3 for 3, two
 equations without a real solution for the same, every number below 10^-6 for 0, and x for X. So brackets and relations are
 compared as they are written (see `core/mathform.py`), and expressions by their values: two of them are the same where they
-agree to 25 digits at six points, which is exact for what is rational, and never a matter of time. Nothing is simplified.
+agree to 60 digits at three points or more, which is exact for what is rational, and never a matter of time. Nothing is simplified.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ _HUGE = re.compile(
     r"|\^\s*\{[^a-zA-Z]*\^|\^\s*\d\s*\^|(?:\^\s*\{[^}]*){3}|\\binom.*\d{5}"
 )
 """Powers of powers, factorials and the like that nobody can wait for."""
-_UNDONE = re.compile(r"\\(?:prod|sum|i*int|oint|lim|frac\s*\{d)\b")
+_UNDONE = re.compile(r"\\(?:prod|sum|i*int|oint|lim)(?![a-zA-Z])")
 _WORDED = re.compile(
     r"\x01\s*[^\W\d_]+(?:\s*\^\s*\{?[23]\}?)?|(?<=[\s}\d])(?:mm|cm|km|kg|°)(?:\s*\^\s*\{?[23]\}?)?|\^\s*\{?\s*\\circ\s*\}?"
 )
-_SMALL = {
-    word: str(n)
-    for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
-}  # noqa: SIM905
-_DIGITS = 60
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve"
+_SMALL = {word: str(n) for n, word in enumerate(_NUMERALS.split())}
+_DIGITS = 100
 _LOCK = threading.Lock()
 
 
@@ -82,6 +80,8 @@ def equal(answer: str, reference: str) -> Parsed[bool]:
             return Parsed(_worded(answer, reference))
         except Unsure as why:
             return Parsed(None, str(why))
+        except Exception as error:  # noqa: BLE001  whatever an expression does to a computer algebra system
+            return Parsed(None, f"cannot be compared: {type(error).__name__}")
 
 
 def _nested(text: str) -> int:
@@ -274,7 +274,7 @@ def _same_relation(one: Form, other: Form) -> bool:
         if any(not ratio.is_real or ratio * sign <= 0 for ratio in ratios):
             return False
     constant = all(_close(ratio, ratios[0]) for ratio in ratios)
-    if not constant and one.how == "=" and not all(names) and _free(one.text) == _free(other.text):
+    if not constant and one.how == "=" and not all(names) and _names(one) == _names(other):
         # x/y = 2 and x = 2y, or x^2 = 9 and (x - 3)(x + 3)^2 = 0: more than a factor lies between them.
         raise Unsure(
             f"equations that differ by more than a factor: {quoted(one.text)} and {quoted(other.text)}"
@@ -293,13 +293,18 @@ def _same_leaf(one: str, other: str) -> bool:
     ]
     if any(based):
         return _same_in_base(based, (mine, right), (one, other))
-    words = [is_words(text.replace("\x01", "")) for text in (one, other)]
-    if any(words):
-        plain = [" ".join(re.findall(r"\w+", text.casefold())) for text in (one, other)]
-        if all(words):
-            return plain[0] == plain[1]
+    plain = [text.replace("\x01", "").strip() for text in (one, other)]
+    if all(
+        is_words(text) and _is_prose(marked.replace("\x01", "\\text"), text)
+        for text, marked in zip(plain, (one, other), strict=True)
+    ):
+        if sorted(plain[0]) == sorted(plain[1]) and "\x01" not in one + other:
+            raise Unsure(f"words or products of variables: {quoted(one)} and {quoted(other)}")
+        return [re.findall(r"\w+", text.casefold()) for text in plain[:1]] == [
+            re.findall(r"\w+", plain[1].casefold())
+        ]
     for decimal, exact in ((mine, other), (right, one)):
-        if decimal and decimal.decimals and decimal.decimals >= 6 and not _free(exact):
+        if decimal and decimal.digits >= 6 and not _free(exact):
             (value,) = _values([exact])[0]
             return _rounds(decimal, value)
     return all(_close(a, b) for a, b in _values([one, other]))
@@ -322,15 +327,15 @@ def _rounded(decimal: PlainNumber, exact: PlainNumber) -> bool:
     below = exact.value.denominator
     while below % 2 == 0 or below % 5 == 0:
         below //= 2 if below % 2 == 0 else 5
-    return bool(decimal.decimals and decimal.decimals >= 6 and below > 1 and _rounds(decimal, exact.value))
+    return bool(decimal.digits >= 6 and below > 1 and _rounds(decimal, exact.value))
 
 
 def _rounds(decimal: PlainNumber, exact: Any) -> bool:
     size = abs(float(decimal.value))
-    if not size or not decimal.decimals:
+    if not size or not decimal.digits:
         return False
     exponent = len(str(int(size))) if size >= 1 else 0
-    step = Fraction(10) ** (exponent - decimal.decimals)
+    step = Fraction(10) ** (exponent - decimal.digits)
     return bool(abs(exact - decimal.value.numerator / _number(decimal.value.denominator)) <= float(step) / 2)
 
 
@@ -362,11 +367,15 @@ def _close(one: Any, other: Any) -> bool:
     import sympy
 
     gap, size = abs(one - other), max(abs(one), abs(other))
-    return bool(gap <= sympy.Float("1e-60") or gap <= size * sympy.Float("1e-25"))
+    return bool(gap <= sympy.Float("1e-90") or gap <= size * sympy.Float("1e-60"))
 
 
 def _free(text: str) -> set[str]:
     return {symbol.name for symbol in _expression(text).free_symbols}
+
+
+def _names(form: Form) -> set[str]:
+    return set[str]().union(*(_free(item.text) for item in form.items))
 
 
 def _values(texts: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -389,10 +398,7 @@ def _values(texts: Sequence[str]) -> list[tuple[Any, ...]]:
             except Exception as error:
                 raise Unsure(f"cannot be computed: {type(error).__name__}") from error
             row.append(value)
-        if all(
-            value.is_number and value.is_finite and not value.free_symbols and value.is_comparable is not None
-            for value in row
-        ):
+        if all(value.is_number and value.is_finite and not value.free_symbols for value in row):
             rows.append(tuple(row))
         elif (
             not symbols
@@ -421,6 +427,8 @@ def _expression(text: str) -> Any:
 
     if _UNDONE.search(text):
         raise Unsure(f"a sum, an integral or a limit is left to be worked out: {quoted(text)}")
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])", text):
+        text = re.sub(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?", r"(\\frac{\1\\pi}{180})", text)
     plain = _WORDED.sub(" ", text).replace("\x01", " ")
     plain = re.sub(
         r"(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}",

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, computed_field, model_validator
 
-from synthpref.core.answer import NumericAnswer, final_answer, numeric_answer
+from synthpref.core.answer import NumericAnswer, clauses, final_answer, numeric_answer
 from synthpref.core.reply import json_spans, quoted
 from synthpref.core.seam import Ask
 from synthpref.core.stage import Load, RowStage
@@ -112,6 +112,9 @@ class Verify(RowStage):
     async def _score(self, sample: Sample, row: Row) -> Score:
         if sample.empty:
             return EMPTY
+        if self.kind == "math" and row.reference is not None:
+            # Computer algebra takes its time; in a thread it holds up nobody.
+            return await asyncio.to_thread(self._as_mathematics, self._taken(sample.text), row.reference)
         if self.kind in COMPARED:
             return self._compared(sample.text, row.reference)
         if self.kind == "regex":
@@ -150,8 +153,6 @@ class Verify(RowStage):
                 # It may be right in another form, or wrong: that is for kind: math to say.
                 return Score(None, f"the answer is no plain number: {quoted(made.found)}")
             return self._none()
-        if self.kind == "math":
-            return self._as_mathematics(taken, reference)
         if taken is not None and self.answer is None:
             marked = final_answer(taken)
             taken = taken if marked is None else marked
@@ -165,7 +166,10 @@ class Verify(RowStage):
         answer = taken if taken is None or self.answer is not None else final_answer(taken)
         if not (answer or "").strip():
             return self._none()
-        made = equal(answer or "", gold)
+        made = next(
+            (made for part in clauses(answer or "") if (made := equal(part, gold)).value is not None), None
+        )
+        made = made or equal(answer or "", gold)
         return Score(None, made.why) if made.value is None else Score(float(made.value))
 
     def _plain(self, text: str) -> str:

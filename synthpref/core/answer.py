@@ -76,10 +76,10 @@ def numbers(text: str) -> list[float]:
 
 _SENTENCE = re.compile(
     r"\.\s|;\s+[a-z]{3,}|,\s+(?!and\b|or\b|sin\b|cos\b|tan\b|log\b)[a-z]{3,}\b"
-    r"|,?\s(?:because|since|as|which|so|where|when|if)\s|\s—\s",
+    r"|,?\s(?:because|since|as|which|so)\s|\s—\s",
     re.IGNORECASE,
 )
-"""Where the clause of an answer ends. A hyphen or a bare comma does not end it: 3 - 4i, and x = 3, y = 4, are one answer."""
+"""Where the clause of an answer ends. A hyphen or a bare comma does not end it: 3 - 4i, and x = 3, y = 4, are one answer; a condition (x if x > 0) is a part of it."""
 
 
 def clauses(answer: str) -> list[str]:
@@ -106,6 +106,9 @@ def numeric_answer(text: str) -> NumericAnswer:
     answer = final_answer(text)
     if answer is None:
         found = numbers(text)
+        if found and not re.search(r"[^\W\d_]{2}", text):
+            # No sentence, and so all of it is the answer.
+            return _numeric([text], text.strip())
         formulas = list(_FORMULA.finditer(text))
         if (
             formulas

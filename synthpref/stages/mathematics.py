@@ -134,6 +134,8 @@ def _worded(answer: str, reference: str) -> bool:
                 )
             return same(*forms)
         words, wanted = (re.findall(r"\w+", text.casefold()) for text in (one, other))
+        if one != other and sorted(one) == sorted(other) and (one + other).islower() and one.isalpha():
+            raise Unsure(f"words or products of variables: {quoted(answer)} and {quoted(reference)}")
         if words != wanted and (set(words) < set(wanted) or set(wanted) < set(words)):
             raise Unsure(f"one answer is a part of the other: {quoted(answer)} and {quoted(reference)}")
         return words == wanted

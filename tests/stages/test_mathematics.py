@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from synthpref.stages.mathematics import equal
+from synthpref.core.reply import Parsed
+from synthpref.stages.mathematics import _package, equal
 from synthpref.stages.verify import Verify
 from synthpref.testing import row, run_stage
 
@@ -255,3 +258,27 @@ def test_a_plain_number_is_read_in_all_its_forms() -> None:
 def test_the_package_is_loaded_where_a_recipe_asks_for_it_and_no_earlier() -> None:
     code = "import sys, synthpref.stages.verify; assert not {'sympy', 'math_verify'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_package_is_seen_by_the_check_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _package.cache_clear()
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(ValidationError, match=r"pip install 'synthpref\[math\]'"):
+        Verify(kind="math")
+    Verify(kind="numeric")
+    _package.cache_clear()
+
+
+def test_comparisons_leave_the_event_loop_free() -> None:
+    """Computer algebra runs in other threads than the one that talks to the endpoints."""
+    seen = set[int]()
+
+    def look(answer: str, reference: str) -> Parsed[bool]:
+        seen.add(threading.get_ident())
+        return equal(answer, reference)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synthpref.stages.verify.equal", look)
+        assert scores("math", "\\sqrt{8}", "#### 2\\sqrt2", "#### \\sqrt7") == [1.0, 0.0]
+    assert seen
+    assert threading.get_ident() not in seen

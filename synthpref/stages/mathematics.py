@@ -427,6 +427,12 @@ def _expression(text: str) -> Any:
     """The expression that math-verify reads. Decimals become fractions first: it would round them to 53 bits."""
     import sympy
 
+    bare = re.sub(r"\\[{}]|[^{}]", "", text)
+    while "{}" in bare:
+        bare = bare.replace("{}", "")
+    if bare:
+        # math-verify reads what is before the mistake.
+        raise Unsure(f"cannot be read as mathematics: {quoted(text)}")
     if _UNDONE.search(text):
         raise Unsure(f"a sum, an integral or a limit is left to be worked out: {quoted(text)}")
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])", text):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+
+from synthpref.core.numerals import plain_number
 
 _MARK = re.compile(
     r"####\s*(?P<hashes>[^\n]*)"
@@ -31,8 +32,27 @@ def final_answer(text: str) -> str | None:
         return None
     last = marks[-1]
     if last.lastgroup is None:
-        return _braced(text, last.end())
+        return _boxes(text, marks)
     return last[last.lastgroup].strip()
+
+
+def _boxes(text: str, marks: list[re.Match[str]]) -> str:
+    r"""What the last box holds; where it goes on the list of the one before (\boxed{3} or \boxed{4}), what both hold."""
+    answer, start = _braced(text, marks[-1].end()), marks[-1].start()
+    for mark in reversed(marks[:-1]):
+        if mark.lastgroup is not None:
+            break
+        earlier = _braced(text, mark.end())
+        between = text[text.index(earlier, mark.end()) + len(earlier) : start]
+        if not answer or not _ALSO.fullmatch(between):
+            break
+        answer, start = f"{earlier}, {answer}", mark.start()
+    return answer
+
+
+_ALSO = re.compile(
+    r"\s*\}[\s$]*(?:\\text\{)?\s*(?:,|,?\s*(?:and|or))\s*\}?\s*(?:[a-zA-Z]\s*=\s*)?[\s$]*(?:[a-zA-Z]\s*=\s*)?"
+)
 
 
 def _braced(text: str, start: int) -> str:
@@ -54,97 +74,18 @@ def numbers(text: str) -> list[float]:
     return found
 
 
-_WRAPPED = re.compile(
-    r"\\(?:boxed|text|textbf|mathrm|mathbf|mbox|textit|operatorname)\s*\{([^{}]*)\}|\\[()\[\]]|\\(?:left|right|displaystyle)\b"
-)
-_SPACE = re.compile(r"\\[,!;:> ]|~|\u00a0|\u202f|\\q?quad")
 _SENTENCE = re.compile(
-    r"\.\s|;|,\s+(?=[a-z])|\s(?:because|since|as|which|so|where|when|if)\b|\s[-–—]\s", re.IGNORECASE
+    r"\.\s|;\s+[a-z]{3,}|,\s+(?!and\b|or\b|sin\b|cos\b|tan\b|log\b)[a-z]{3,}\b"
+    r"|,?\s(?:because|since|as|which|so)\s|\s—\s",
+    re.IGNORECASE,
 )
-_UNITS = (
-    r"(?:°\s*[CF]?|\^\s*\{?\s*\\circ\s*\}?\s*[CF]?|\\circ|\\degree|[¢€£$]|mm|cm|dm|m|km|in|ft|yd|mi|mg|g|kg|lb|lbs|oz|ms|s|sec|min|h|hr"
-    r"|hrs|ml|mL|cl|l|L|W|kW|V|A|N|J|kJ|Hz|kHz|K|mph|kph|USD|EUR)"
-)
-_NO_UNIT = (
-    r"and|or|plus|minus|to|times|half|quarter|third|hundred|thousand|million|billion|trillion|dozen|more|less|fewer|than"
-    r"|not|between|at|about|over|under|above|below|percent of|squared root|factorial|choose|mod"
-)
-_WORDS = rf"(?:(?!(?:{_NO_UNIT})\b)[^\W\d_]{{2,}}\.?(?:\s*\^\s*\{{?[23]\}}?|[²³])?)"
-_POWER = r"(?:[eE](?P<exponent>[-+]?\d{1,3})|\s*(?:\\times|\\cdot|[x×*·])\s*10\s*\^\s*\{?\s*(?P<tens>[-−]?\d{1,3})\s*\}?)?"
-_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+"
-_FRACTION = r"\\[dtc]?frac\s*(?:\{\s*(?P<above>\d+)\s*\}|(?P<above1>\d))\s*(?:\{\s*(?P<below>\d+)\s*\}|(?P<below1>\d))"
-_WHOLE = re.compile(
-    rf"(?P<sign>[-−+])?\s*(?:[$€£]\s*(?P<inner>[-−])?)?\s*(?:"
-    rf"(?P<base>\d{{1,6}})\s*\^\s*\{{?\s*(?P<power>\d{{1,3}})\s*\}}?"
-    rf"|(?:(?P<mixed>\d+)\s*)?{_FRACTION}"
-    rf"|(?:(?P<whole>\d+)\s+)?(?P<over>\d+(?:,\d{{3}})*)\s*/\s*(?P<under>\d+(?:,\d{{3}})*)"
-    rf"|(?P<digits>{_DIGITS}){_POWER})"
-    rf"\s*(?P<percent>%|percent\b)?\s*(?:{_UNITS}(?:\s*\^\s*\{{?[23]\}}?|[²³])?(?:\s*/\s*(?:{_UNITS}|{_WORDS}))?)?"
-    rf"(?:\s+{_WORDS}|\s*/\s*{_WORDS}|\s+(?:a|an)\s+{_WORDS})*\s*(?:\([^()\d\\+*/^=-]*\))?\s*"
-)
-"""A number, alone or with a unit, and nothing else."""
+"""Where the clause of an answer ends. A hyphen or a bare comma does not end it: 3 - 4i, and x = 3, y = 4, are one answer; a condition (x if x > 0) is a part of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlainNumber:
-    """A number that is a whole answer; `percent` where a sign or the word says so, of which the value is not divided."""
-
-    value: Fraction
-    percent: bool = False
-
-
-def plain_number(text: str) -> PlainNumber | None:
-    r"""The number that `text` is as a whole, with or without a unit; None where it is more, or something else.
-
-    After the last "=" of an equation. Read are 1,234, 1\,234, 1{,}234, -5, .5, 3/4, \frac{3}{4}, \dfrac34, 1\frac12,
-    10^3, 6e23, 6 \times 10^{23}, 5%, $5, 5\text{ cm}. Not read are 2\sqrt{3}, 10(x-1), 18 or 19, 2x, 5 million.
-
-    >>> plain_number("18 dollars").value, plain_number(r"\frac{3}{4}").value, plain_number(r"2\sqrt{3}")
-    (Fraction(18, 1), Fraction(3, 4), None)
-    """
-    if len(text) > LONGEST_NUMBER:
-        return None
-    plain = _SPACE.sub(" ", text).replace("\\$", "$").replace("\\%", "%").replace("{,}", ",")
-    while (inner := _WRAPPED.sub(lambda m: f" {m[1] or ''} ", plain)) != plain:
-        plain = inner
-    plain = plain.rsplit("=", 1)[-1].strip('*_`" \t\n:≈~').strip()
-    if plain.count("$") % 2 == 0 and (plain.startswith("$") and plain.endswith("$")):
-        plain = plain.strip("$").strip()
-    plain = plain.rstrip(".").strip("*_` ")
-    # A space between groups of three digits belongs to the number.
-    plain = (
-        re.sub(r"(?<=\d)[ ](?=\d{3}(?:\D|$))", "", plain)
-        if re.match(r"\D{0,3}\d{1,3}(?: \d{3})+(?!\d)", plain)
-        else plain
-    )
-    found = _WHOLE.fullmatch(plain)
-    if not found:
-        return None
-    value = _value(found)
-    if value is None:
-        return None
-    negative = (found["sign"] or "") in ("-", "−") or (found["inner"] or "") in ("-", "−")
-    return PlainNumber(-value if negative else value, bool(found["percent"]))
-
-
-LONGEST_NUMBER = 200
-"""Characters of an answer that may be a number."""
-
-
-def _value(found: re.Match[str]) -> Fraction | None:
-    def whole(name: str) -> int:
-        return int((found[name] or "0").replace(",", ""))
-
-    if found["base"]:
-        return Fraction(whole("base") ** whole("power"))
-    if (above := found["above"] or found["above1"]) is not None:
-        below = int(found["below"] or found["below1"])
-        return Fraction(int(found["mixed"] or 0)) + Fraction(int(above), below) if below else None
-    if found["over"]:
-        return Fraction(whole("whole")) + Fraction(whole("over"), whole("under")) if whole("under") else None
-    number = Fraction(found["digits"].replace(",", "").rstrip("."))
-    power = int((found["exponent"] or found["tens"] or "0").replace("−", "-"))
-    return number * Fraction(10) ** power
+def clauses(answer: str) -> list[str]:
+    """The answer, and its first clause where it has more."""
+    first = _SENTENCE.split(answer, maxsplit=1)[0]
+    return [answer] if first == answer else [answer, first]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +97,36 @@ class NumericAnswer:
 
 
 def numeric_answer(text: str) -> NumericAnswer:
-    """The number that `text` ends up with.
+    r"""The number that `text` ends up with.
 
-    With an answer mark (see `final_answer`) what follows it must be a plain number as a whole: of "2\\sqrt{3}" the 2 is
-    no answer. Of a sentence it is the part up to its end. Without a mark: the last number of the text.
+    With an answer mark (see `final_answer`) what follows it must be a plain number as a whole: of "2\sqrt{3}" the 2 is no
+    answer. Of a sentence it is the part up to its end. Without a mark: the last number of the text; but where it stands
+    in a formula ($2\sqrt{3}$, \(x^2\)), the formula must be a plain number.
     """
     answer = final_answer(text)
     if answer is None:
+        found = numbers(text)
+        if found and not re.search(r"[^\W\d_]{2}", text):
+            # No sentence, and so all of it is the answer.
+            return _numeric([text], text.strip())
+        formulas = list(_FORMULA.finditer(text))
+        if (
+            formulas
+            and not re.search(r"\d", text[formulas[-1].end() :])
+            and re.search(r"\d", formulas[-1][0])
+        ):
+            return _numeric([formulas[-1][0]], formulas[-1][0])
         last = (re.findall(r"\S*\d\S*", text) or [""])[-1].strip(".,;:!?()[]\"'*")
         if "\\" in last or "^" in last:
             # Part of a formula, of which the last number is as good as any.
             return _numeric([last], last)
-        found = numbers(text)
         return NumericAnswer(found[-1] if found else None)
-    return _numeric([answer, _SENTENCE.split(answer, maxsplit=1)[0]], answer)
+    return _numeric(clauses(answer), answer)
+
+
+_FORMULA = re.compile(
+    r"(?<!\\)\$\$?(?![\d.,]+\s+[a-z]{2})[^$\n]+(?<!\\)\$\$?|\\\([^\n]+?\\\)|\\\[.+?\\\]", re.DOTALL
+)
 
 
 def _numeric(parts: Sequence[str], answer: str) -> NumericAnswer:

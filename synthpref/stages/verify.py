@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, computed_field, model_validator
 
-from synthpref.core.answer import NumericAnswer, final_answer, numeric_answer
+from synthpref.core.answer import NumericAnswer, clauses, final_answer, numeric_answer
 from synthpref.core.json_parts import json_spans
 from synthpref.core.reply import quoted
 from synthpref.core.seam import Ask
@@ -37,10 +37,14 @@ class Verify(RowStage):
     r"""A rule scores each response: 1 for right, 0 for wrong.
 
     - exact: the answer is the row's reference, but for white space at its ends and doubled within.
-    - numeric: the answer's number is the reference's, within `tolerance`; 1,234 and $5 and 5% are read. An answer that
-      is more than a number with a unit, such as 2\sqrt{3}, has no score.
-    - math: the answer and the reference are the same mathematical object (extra `math`): numbers, fractions, roots,
-      polynomials, equations, intervals, sets, matrices, units and percentages left aside, or words.
+    - numeric: the answer is a plain number, and the reference's within `tolerance`. Read are 1,234, 1\,234, 3/4, 10^3,
+      6e23, $5, 5%, 5 cm, 18 eggs a day and x = 18; units are left aside. An answer of which a number is only a part, such as
+      2\sqrt{3}, 10(x-1), 18 or 19, 2x = 18, has no score.
+    - math: the answer and the reference are the same mathematical object, read by Hugging Face's math-verify (extra
+      `math`): numbers, roots, polynomials, equations, intervals, sets, tuples, matrices, numbers in a base, letters of a
+      multiple choice, words. 50% is right for 50 and for 0.5; a unit may be missing, but cm are not m. There is no score
+      where one of them cannot be read, where it may be meant in two ways (3,5 and 3.5; 12 for the choice C), or where it is
+      too large to compute.
     - regex: `pattern` is found in the response.
     - json_schema: the response holds JSON (all of it, or the last value in it) that fits `json_schema`.
     - python: `function` says so.
@@ -113,6 +117,9 @@ class Verify(RowStage):
     async def _score(self, sample: Sample, row: Row) -> Score:
         if sample.empty:
             return EMPTY
+        if self.kind == "math" and row.reference is not None:
+            # Computer algebra takes its time; in a thread it holds up nobody.
+            return await asyncio.to_thread(self._as_mathematics, self._taken(sample.text), row.reference)
         if self.kind in COMPARED:
             return self._compared(sample.text, row.reference)
         if self.kind == "regex":
@@ -149,10 +156,8 @@ class Verify(RowStage):
                 return Score(float(abs(made.value - right) <= self.tolerance))
             if made.found:
                 # It may be right in another form, or wrong: that is for kind: math to say.
-                return Score(None, f"the answer is no plain number: {quoted(made.found)}")
+                return Score(None, f"the answer is not a plain number (for kind: math): {quoted(made.found)}")
             return self._none()
-        if self.kind == "math":
-            return self._as_mathematics(taken, reference)
         if taken is not None and self.answer is None:
             marked = final_answer(taken)
             taken = taken if marked is None else marked
@@ -166,7 +171,8 @@ class Verify(RowStage):
         answer = taken if taken is None or self.answer is not None else final_answer(taken)
         if not (answer or "").strip():
             return self._none()
-        made = equal(answer or "", gold)
+        # What the answer's sentence goes on with is no part of a list.
+        made = equal(clauses(answer or "")[-1], gold)
         return Score(None, made.why) if made.value is None else Score(float(made.value))
 
     def _plain(self, text: str) -> str:

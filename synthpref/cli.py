@@ -262,6 +262,9 @@ def run(
         console.print("[bold]Stopped[/bold]: ", end="")
         console.print(f"{ended.stopped}\nNothing is lost; {again}.", markup=False)
         raise typer.Exit(1 if ended.failed else 3)
+    if ended and not ended.records:
+        console.print(f"There is nothing to train on; why: {folder}/left.jsonl and synthpref report {folder}")
+        raise typer.Exit(1)
     last = f"{folder}/round-{wanted.count}" if wanted else folder
     console.print(f"Next: synthpref report {folder} · synthpref show {last} · synthpref push {last} ORG/NAME")
 
@@ -308,7 +311,20 @@ def _walk(
             again = "" if of_rounds else "Rejected rows are tried again by the same command; "
             console.print(f"{again}why rows were rejected: {folder}/left.jsonl")
         console.print(f"{result.records:,} records in {folder}/dataset")
+        _say_what_left(console, result)
     return result
+
+
+def _say_what_left(console: Console, result: Result) -> None:
+    """The commonest reasons, where much or all of the source came to nothing."""
+    books = result.books
+    gone = books.dropped + books.rejected
+    if not gone or (result.records and 2 * gone < books.input + books.added):
+        return
+    share = "All" if not books.exported else f"{gone:,} of {books.input + books.added:,}"
+    console.print(f"{share} rows came to nothing. Most often:", markup=False)
+    for stage, reason, count in result.left[:3]:
+        console.print(f"  {count:,} in {stage}: {reason}", markup=False)
 
 
 @app.command()

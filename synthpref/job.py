@@ -33,6 +33,7 @@ from synthpref.engine.folder import (
     held,
     logged,
     made,
+    private,
     replaced,
     write_json,
 )
@@ -99,6 +100,8 @@ class Result:
     """Why it ended early; "" when it is done."""
     failed: bool = False
     records: int = 0
+    left: Sequence[tuple[str, str, int]] = ()
+    """(stage, reason, how many) of the rows that were dropped or rejected, the commonest first."""
 
 
 def run(
@@ -132,6 +135,19 @@ def _run(
     view: View,
     cluster: Cluster | None,
 ) -> Result:
+    with private() as share:
+        return _run_privately(recipe, out, limit, expected, view, cluster, share)
+
+
+def _run_privately(
+    recipe: Recipe,
+    out: Path | str | Place,
+    limit: int | None,
+    expected: int | None,
+    view: View,
+    cluster: Cluster | None,
+    share: Callable[[Path], None],
+) -> Result:
     where = out if isinstance(out, Place) else place(out)
     folder, mirror = where.folder, where.mirror
     made(folder, "--work" if mirror else "--out")
@@ -163,18 +179,30 @@ def _run(
             log.info("nothing has changed since the last start; what it wrote stands")
             same = {name: before[name] for name in ("records", "written")}
             write_json(folder / "summary.json", {**summary, **same})
-            return Result(folder, books, records=before["records"])
+            return Result(folder, books, records=before["records"], left=reasons(stages))
         _write_left(recipe, folder)
         if stop.reason:
             log.info("stopped: %s", stop.reason)
             write_json(folder / "summary.json", summary)
-            return Result(folder, books, stop.reason, stop.failed)
+            return Result(folder, books, stop.reason, stop.failed, left=reasons(stages))
         if not books.balanced:
             raise damaged(folder / JOURNAL, f"the books do not balance: {books}")
         records = finish(recipe, folder, summary)
+        share(folder / "dataset")
         written = _written(recipe, folder)
         write_json(folder / "summary.json", {**summary, "records": records, "written": written})
-        return Result(folder, books, records=records)
+        return Result(folder, books, records=records, left=reasons(stages))
+
+
+def reasons(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """(stage, reason, how many), the commonest first."""
+    counts = [
+        (one["stage"], reason, n)
+        for one in stages
+        for what in ("dropped", "rejected")
+        for reason, n in one[what].items()
+    ]
+    return sorted(counts, key=lambda count: -count[2])
 
 
 def _left_by(recipe: Recipe, folder: Path) -> dict[str, Any]:

@@ -138,7 +138,8 @@ def _round(asked: Asked, wanted: rounds.Rounds, number: int, walk: Walk, tell: h
 def _as_left(at: Path) -> job.Result:
     """How the round ended, as it lies there."""
     summary = folders.finished(at)
-    return job.Result(at, Books(**summary["books"]), records=summary["records"])
+    left = job.reasons(summary["stages"])
+    return job.Result(at, Books(**summary["books"]), records=summary["records"], left=left)
 
 
 def _set(asked: Asked, number: int) -> tuple[list[str], str]:

@@ -19,7 +19,7 @@ import logging
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,23 @@ def changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
             yield from changes(old, new, f"{path}[{i}]")
     elif before != after:
         yield f"{path}: {before!r} -> {after!r}"
+
+
+@contextmanager
+def private() -> Iterator[Callable[[Path], None]]:
+    """What is written in the block is its owner's alone (0600, folders 0700): prompts, answers and what went wrong are
+    nobody else's business on a machine that many share. The block gets a function that opens a folder, such as a
+    dataset's, to those that the process's own mask lets in."""
+    before = os.umask(0o077)
+
+    def share(folder: Path) -> None:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~before)
+
+    try:
+        yield share
+    finally:
+        os.umask(before)
 
 
 @contextmanager

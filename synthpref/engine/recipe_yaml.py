@@ -53,17 +53,48 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse(text: str) -> Any:
-    """The YAML text as plain values. Raises RecipeError with line and column."""
+    """The YAML text as plain values. Raises RecipeError with line and column, and where it is much larger than it looks:
+    nine levels of aliases in aliases are a billion values."""
     try:
-        return yaml.load(text, _Loader)
+        if len(text) > LONGEST:
+            raise RecipeError(
+                [Problem("", f"{len(text):,} characters", "a recipe has no more than a million")]
+            )
+        tree = yaml.load(text, _Loader)
+        _bounded(tree)
+        return tree
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(
             [Problem(where, f"not valid YAML: {error.problem}", "check the indentation")]
         ) from None
-    except yaml.YAMLError as error:
-        raise RecipeError([Problem("", f"not valid YAML: {error}")]) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise RecipeError([Problem("", f"not valid YAML: {str(error)[:200]}")]) from None
+    except RecursionError:
+        raise RecipeError([Problem("", "mappings or lists nested too deeply", "flatten them")]) from None
+
+
+LONGEST = 1_000_000
+MOST_VALUES = 100_000
+
+
+def _bounded(tree: Any) -> None:
+    """Raise RecipeError where there are more values than a recipe can have, or a number of more than 64 bits."""
+    left, seen = [tree], 0
+    while left:
+        one = left.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            fix = "write out what its aliases (*name) stand for, or put data into a file"
+            raise RecipeError(
+                [Problem("", f"more than {MOST_VALUES:,} values, with each use of an alias", fix)]
+            )
+        if isinstance(one, int) and not isinstance(one, bool) and abs(one) >= 2**63:
+            raise RecipeError(
+                [Problem("", f"a number of {one.bit_length()} bits is too large", "64 bits are the most")]
+            )
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
 
 
 def dump(tree: Any) -> str:

@@ -249,6 +249,12 @@ class Records:
         what = f"SELECT r.kind, r.stage, r.reason, count(*) {_LIVE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         return self._all(what, (step, self.epoch))
 
+    def strays(self, step: int) -> list[str]:
+        """Ids of rows that came out of a barrier and had not gone on from the step before it, at most three."""
+        what = f"""SELECT r.id {_LIVE} AND NOT EXISTS (SELECT 1 FROM rows b JOIN walked v ON v.step = b.step AND v.id = b.parent
+          WHERE b.step = r.step - 1 AND b.id = r.id AND b.kind = 'row' AND v.epoch = w.epoch) LIMIT 3"""
+        return [id for (id,) in self._all(what, (step, self.epoch))]
+
     def entered(self, step: int) -> tuple[int, int]:
         """(rows that went into the step, rows that stages added in it)."""
         what = "SELECT count(*), coalesce(sum(added), 0) FROM walked WHERE step = ? AND epoch = ?"

@@ -299,11 +299,27 @@ class Runner:
         """A barrier may not lose a row: what went in must have come out, as a row or as a Drop."""
         entered = self._going_into(step)
         ended = sum(n for _, _, _, n in self.journal.counts(step.number))
+        rule = "a barrier yields each row once, as it goes on or with the Drop that says why it does not"
         if entered != ended:
-            raise StageError(
-                f"{label}: {entered} rows went in and {ended} came out; a barrier yields each row once, "
-                "as it goes on or with the Drop that says why it does not"
-            )
+            raise StageError(f"{label}: {entered} rows went in and {ended} came out; {rule}")
+        if strays := self.journal.strays(step.number):
+            raise StageError(f"{label}: the row {strays[0]!r} came out, and did not go in; {rule}")
+        if not is_ours(step.parts[0].stage):
+            self._check_samples(step, label)
+
+    def _check_samples(self, step: Step, label: str) -> None:
+        """A plugin's barrier may add to a row, and take no sample or text away."""
+        after = self.journal.rows(step.number)
+        now = next(after, None)
+        for row in self.entries(step):
+            if now is None or row.id != now.id:
+                continue
+            texts = [sample.text for sample in row.samples]
+            if [sample.text for sample in now.samples[: len(texts)]] != texts or now.prompt != row.prompt:
+                raise StageError(
+                    f"{label}: it changed the prompt or a sample of row {row.id!r}; it may only add"
+                )
+            now = next(after, None)
 
     def _going_into(self, step: Step) -> int:
         if step.number == 0:

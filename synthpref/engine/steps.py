@@ -21,7 +21,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """A segment of row stages, or one barrier."""
+    """A segment of row stages, or one barrier. A segment without stages stands before a barrier that comes first, so that
+    it gets its rows as every barrier does: from the journal, sorted by id."""
 
     number: int
     parts: Sequence[Part]
@@ -29,11 +30,13 @@ class Step:
 
     @property
     def is_barrier(self) -> bool:
-        return isinstance(self.parts[0].stage, Barrier)
+        return bool(self.parts) and isinstance(self.parts[0].stage, Barrier)
 
     @property
     def name(self) -> str:
         labels = list(dict.fromkeys(part.use.label for part in self.parts))
+        if not labels:
+            return "source"
         return labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
 
 
@@ -43,7 +46,9 @@ def steps_of(recipe: Recipe) -> list[Step]:
     for use in recipe.uses:
         for i, stage in enumerate(use.parts):
             barrier = isinstance(stage, Barrier)
-            new = barrier or not groups or isinstance(groups[-1][0].stage, Barrier)
+            if barrier and not groups:
+                groups.append([])
+            new = barrier or not groups or (bool(groups[-1]) and isinstance(groups[-1][0].stage, Barrier))
             if new:
                 groups.append([])
             # Equal requests on two sides of a barrier are counted apart: each segment starts its own count.

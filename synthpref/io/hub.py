@@ -32,6 +32,10 @@ def push(folder: Path, repo: str, *, private: bool = False, token: str | None = 
     """
     if not any(folder.glob("data/train.*")) or not (folder / "README.md").is_file():
         raise ExportError(f"{folder}: holds no dataset (README.md and data/train.*); export one first")
+    if not _holds_records(folder):
+        raise ExportError(
+            f"{folder}: the dataset holds no records; `synthpref report` says where the rows went"
+        )
     import huggingface_hub
 
     token = token or huggingface_hub.get_token()
@@ -57,6 +61,15 @@ def push(folder: Path, repo: str, *, private: bool = False, token: str | None = 
     except Exception as error:
         raise ExportError(f"{repo} was not uploaded: {_explained(error, repo)}") from error
     return str(made)
+
+
+def _holds_records(folder: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return any(
+        pq.read_metadata(path).num_rows > 0 if path.suffix == ".parquet" else path.stat().st_size > 0
+        for path in folder.glob("data/train.*")
+    )
 
 
 def _patiently(call: Any, *args: Any, **kwargs: Any) -> Any:

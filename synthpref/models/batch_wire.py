@@ -113,7 +113,7 @@ class Provider:
 
     async def _send(self, method: str, path: str, **options: Any) -> bytes:
         status, headers, body = await self._http.send(method, f"{self.url}{path}", **options)
-        if status >= 400:
+        if status >= 300:
             raise self._door.failed(status, headers, body)
         return self._door.clean(body)
 

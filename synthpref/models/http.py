@@ -6,7 +6,8 @@ import asyncio
 import io
 import logging
 import os
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,6 +18,9 @@ import orjson
 from synthpref.core.errors import BackendError
 
 LARGE = 2**20
+MOST_BYTES = 2**27
+"""Of an answer, unpacked. 64 answers of 2,000 tokens with 20 alternatives each have about as many; what has more is no
+answer, and would take the machine's memory."""
 CHUNK = 2**18
 IDLE_S = 4.0
 """How long a connection that nobody uses is kept. Servers of uvicorn, such as vLLM's, close theirs after 5 seconds, and
@@ -34,7 +38,7 @@ class Http:
         self, shared: dict[str, Any], headers: Mapping[str, str], timeout_s: float, proxy: str | None
     ) -> None:
         self._shared, self._proxy, self._open = shared, proxy, True
-        self._headers = {**headers, "Content-Type": "application/json"}
+        self._headers = {"Accept-Encoding": "gzip", **headers, "Content-Type": "application/json"}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, 30.0))
         shared["http users"] = shared.get("http users", 0) + 1
 
@@ -44,7 +48,9 @@ class Http:
             # The limiter decides how many requests there are, so the connector must not.
             connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_S)
             # Not trust_env: it looks into .netrc in a thread for each request, and fails beside a key.
-            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+            )
             self._shared["http"] = session
         return session
 
@@ -54,9 +60,15 @@ class Http:
             # aiohttp warns about large bodies that are not files.
             sent = data if len(data) < LARGE else io.BytesIO(data)
             async with self._session().post(
-                url, data=sent, headers=self._headers, timeout=self._timeout, proxy=self._proxy
+                url,
+                data=sent,
+                headers=self._headers,
+                timeout=self._timeout,
+                proxy=self._proxy,
+                # Headers hold keys, and another host's answer is no answer.
+                allow_redirects=False,
             ) as answer:
-                return answer.status, answer.headers, await answer.read()
+                return answer.status, answer.headers, await _body(answer)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise _failure(error, self._timeout.total) from error
 
@@ -74,12 +86,18 @@ class Http:
         own = {name: value for name, value in self._headers.items() if name != "Content-Type"}
         try:
             async with self._session().request(
-                method, url, data=data, headers={**own, **headers}, timeout=silence, proxy=self._proxy
+                method,
+                url,
+                data=data,
+                headers={**own, **headers},
+                timeout=silence,
+                proxy=self._proxy,
+                allow_redirects=False,
             ) as answer:
-                if take is None or answer.status >= 400:
-                    return answer.status, answer.headers, await answer.read()
-                async for chunk in answer.content.iter_chunked(CHUNK):
-                    take(chunk)
+                if take is None or answer.status >= 300:
+                    return answer.status, answer.headers, await _body(answer)
+                async for piece in _unpacked(answer):
+                    take(piece)
                 return answer.status, answer.headers, b""
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise _failure(error, self._timeout.total) from error
@@ -93,6 +111,39 @@ class Http:
             await session.close()
             # Lets the transports close, so that no warning about them is raised at exit.
             await asyncio.sleep(0)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, which has to come to an end. Raises BackendError."""
+    if not answer.headers.get("Content-Encoding") and (answer.content_length or MOST_BYTES + 1) <= MOST_BYTES:
+        return await answer.read()
+    parts, size = [], 0
+    async for piece in _unpacked(answer):
+        size += len(piece)
+        if size > MOST_BYTES:
+            message = f"the answer is longer than {MOST_BYTES >> 20} MiB"
+            raise BackendError("unreadable", message, status=answer.status)
+        parts.append(piece)
+    return b"".join(parts)
+
+
+async def _unpacked(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body as it comes, unpacked here and piece by piece: aiohttp unpacks all that has arrived at once, which may be
+    a thousand times as much. Raises BackendError."""
+    packing = answer.headers.get("Content-Encoding", "identity").lower()
+    if packing not in ("identity", "gzip", "x-gzip"):
+        raise BackendError("unreadable", f"an answer packed as {packing!r}, unasked", status=answer.status)
+    unpacker = None if packing == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 16)
+    async for chunk in answer.content.iter_chunked(CHUNK):
+        while chunk and unpacker:
+            try:
+                piece = unpacker.decompress(chunk, CHUNK)
+            except zlib.error as error:
+                raise BackendError("unreadable", f"not gzip: {error}", status=answer.status) from error
+            yield piece
+            chunk = unpacker.unconsumed_tail
+        if not unpacker:
+            yield chunk
 
 
 def _failure(error: Exception, timeout_s: float | None) -> BackendError:

@@ -340,7 +340,7 @@ class Wire:
             # A lone surrogate in a text, or a line break in a header: nothing was sent.
             message = f"the request cannot be sent: {type(error).__name__}: {str(error)[: wire_errors.SHOWN]}"
             raise BackendError("bad_request", message) from error
-        if status >= 400:
+        if status >= 300:
             raise self.failed(status, headers, answer)
         return wire_decode.decode(self.clean(answer))
 

@@ -24,6 +24,8 @@ class Sdk:
             default_headers=dict(headers),
             timeout=timeout_s,
             max_retries=0,
+            # As over plain HTTP: a redirect would carry headers with keys to another host.
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
         if urlsplit(base_url).hostname != OPENAI_HOST:
             # The client reads these from the environment; they are no business of other hosts.

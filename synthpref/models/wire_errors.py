@@ -97,7 +97,11 @@ _FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def http_error(status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
-    """What an HTTP status of 400 or more means."""
+    """What an HTTP status of 300 or more means."""
+    if status < 400:
+        place = next((value for name, value in headers.items() if name.lower() == "location"), "")
+        shown = f"HTTP {status}: base_url redirects to {place.partition('?')[0][:SHOWN] or 'another address'}"
+        return BackendError("not_found", f"{shown}; if that is right, write it as base_url", status=status)
     detail = error_detail(body)
     code, parameter, text = (
         str(detail.get("code") or ""),

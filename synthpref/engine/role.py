@@ -17,7 +17,7 @@ from synthpref.core.types import Usage
 from synthpref.engine.kept import is_ours, kept_completions
 
 RATE_LIMIT_PATIENCE_S = 1800.0
-"""How long one call may be told "too many requests", or is told to wait, before the run stops."""
+"""How long one call may get "too many requests", or be asked to wait, before the run stops."""
 OUTAGE_PATIENCE_S = 600.0
 """How long an endpoint that has answered before may be away before the run stops."""
 AWAY = (None, 502, 503, 504)
@@ -202,7 +202,7 @@ class Role:
             except BackendError as error:
                 answers = await self._insist(request, error, row)
         except BackendError as error:
-            self._judge(error, row)
+            self._blame(error, row)
             raise
         finally:
             self.asking -= 1
@@ -218,7 +218,7 @@ class Role:
                 self.meter.usage += answer.usage
         return answers
 
-    def _judge(self, error: BackendError, row: str) -> None:
+    def _blame(self, error: BackendError, row: str) -> None:
         """Raise Stopping, and stop the run, where a failure is the role's and not the request's."""
         failed = True
         if error.kind in ("unreachable", "rate_limit"):
@@ -313,7 +313,8 @@ class Role:
             self._failing.add(row)
         log.info("models.%s: asked again (attempt %d): %s", self.name, state.attempt_number + 1, error)
         pause = state.next_action.sleep if state.next_action else 0.0
-        if patience.left_s is None and pause < SHOWN_FROM_S:
+        passing = patience.left_s is None or (isinstance(error, BackendError) and error.kind == "rate_limit")
+        if passing and pause < SHOWN_FROM_S:
             return
         now = time.time()
         times = f"tried again at {time.strftime('%H:%M:%S', time.localtime(now + pause))}"

@@ -16,7 +16,7 @@ from synthpref.core.seam import Backend, Completion, Request
 from synthpref.core.template import Prompts
 from synthpref.engine.ask import Models, RowAsk, Stop, Walk, call_key
 from synthpref.engine.journal import Journal
-from synthpref.engine.role import Patience
+from synthpref.engine.role import Patience, Role, Stopping
 
 MESSAGES = ({"role": "user", "content": "hello"},)
 REQUEST = Request(messages=MESSAGES)
@@ -188,3 +188,36 @@ def test_a_bug_is_no_refusal(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         five(tmp_path, Single(model="m"), bug)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (BackendError("transient", "HTTP 503: away", status=503, retry_after=3600.0), "HTTP 503: away; tried again at "),
+        (BackendError("rate_limit", "HTTP 429: slowly", status=429, retry_after=30.0), "HTTP 429: slowly; tried again at "),
+        (BackendError("rate_limit", "HTTP 429: slowly", status=429, retry_after=0.5), ""),
+    ],
+    ids=["an hour", "half a minute", "a moment"],
+)  # fmt: skip
+def test_what_is_waited_for_and_until_when_can_be_seen(error: BackendError, shown: str) -> None:
+    def answer(request: Request, i: int) -> str:
+        raise error
+
+    async def go() -> None:
+        stop = Stop()
+        spec = Scripted(model="m")
+        role = Role("m", spec, spec.open({}), stop, {spec.place(): 0.0}, answered=True)
+        call = asyncio.create_task(role.fetch(REQUEST, "row"))
+        while not SCRIPT.seen or not role.meter.retries:
+            await asyncio.sleep(0)
+        assert role.waits_for().startswith(shown)
+        assert bool(role.waits_for()) == bool(shown)
+        if error.kind == "rate_limit" and shown:
+            assert ", until " in role.waits_for()
+        stop.now("enough")
+        with pytest.raises(Stopping):
+            await call
+        assert role.waits_for() == ""
+
+    SCRIPT.reset(answer)
+    asyncio.run(go())

@@ -208,7 +208,7 @@ def test_what_is_waited_for_and_until_when_can_be_seen(error: BackendError, show
         spec = Scripted(model="m")
         role = Role("m", spec, spec.open({}), stop, {spec.place(): 0.0}, answered=True)
         call = asyncio.create_task(role.fetch(REQUEST, "row"))
-        while not SCRIPT.seen or not role.meter.retries:
+        while not SCRIPT.seen or not role.meter.retries:  # noqa: ASYNC110  nothing says when it begins to wait
             await asyncio.sleep(0)
         assert role.waits_for().startswith(shown)
         assert bool(role.waits_for()) == bool(shown)

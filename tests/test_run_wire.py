@@ -131,7 +131,7 @@ def test_a_model_that_says_nothing_makes_no_pairs(tmp_path: Path, server: Server
     server.worlds["policy"] = Simulated(model="policy", empty=1.0)
     write(tmp_path, server.url, rows=5)
     code, out = run(tmp_path)
-    assert code == 0, out
+    assert code == 1, out
     assert "5 rows read = 0 exported + 5 dropped + 0 rejected" in out
 
 
@@ -139,7 +139,7 @@ def test_a_judge_that_never_gives_a_verdict_makes_no_pairs(tmp_path: Path, serve
     server.worlds["judge"] = Simulated(model="judge", malformed=1.0)
     write(tmp_path, server.url, rows=5)
     code, out = run(tmp_path)
-    assert code == 0, out
+    assert code == 1, out
     assert "5 rows read = 0 exported + 5 dropped + 0 rejected" in out
     report = json.loads((tmp_path / "runs/wire/report.json").read_text(encoding="utf-8"))
     assert "20" in json.dumps(report), "each of the 20 missing scores is counted"

@@ -185,7 +185,7 @@ def test_a_plugin_that_raises_with_the_key_in_its_message(tmp_path: Path, server
     tree |= {"plugins": ["mine.py"], "stages": [*tree["stages"], "leaky"]}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     code, out = synthpref(tmp_path, "run", "recipe.yaml")
-    assert code == 0, out
+    assert code == 1, out
     assert "cannot log in with [secret]" in (tmp_path / "runs/s/run.log").read_text(encoding="utf-8")
     assert leaks(tmp_path, out) == []
 

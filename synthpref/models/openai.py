@@ -170,6 +170,9 @@ class OpenAI(ModelSpec):
         words = [w or "" for url in self.addresses for w in (urlsplit(url).username, urlsplit(url).password)]
         logins = [_login(url) for url in self.addresses]
         found = [*super().secrets(), *words, *map(unquote, words), *logins, self.key(OPENAI) or ""]
+        # As a gateway may write them that turns one kind of login into another.
+        users = {unquote(urlsplit(url).username or "") for url in self.addresses}
+        found += [_basic(user, secret) for user in users for secret in found if secret]
         # Longest first, so that no part of one is left where another is its beginning.
         return sorted({s for s in found if s}, key=lambda s: (-len(s), s))
 
@@ -256,9 +259,11 @@ def _without(body: bytes, secrets: Iterable[bytes]) -> bytes:
 def _login(url: str) -> str:
     """The user and password of a URL as a header holds them; "" where there are none."""
     parts = urlsplit(url)
-    if not parts.username:
-        return ""
-    return base64.b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode()
+    return _basic(unquote(parts.username), unquote(parts.password or "")) if parts.username else ""
+
+
+def _basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 class Transport(Protocol):

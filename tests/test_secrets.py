@@ -104,8 +104,11 @@ def recipe(folder: Path, server: Server, **role: Any) -> None:
 
 
 def echo(request: web.Request) -> str:
-    """What a careless server says of a request: all its headers, and its secrets in every form."""
-    written = [form.decode() for secret in SECRETS for form in sorted(forms(secret))]
+    """What a careless server says of a request: all its headers, and the secrets that it was sent in every form."""
+    sent = str(dict(request.headers)).encode()
+    carried = [secret for secret in SECRETS if any(form in sent for form in forms(secret))]
+    assert carried
+    written = [form.decode() for secret in carried for form in sorted(forms(secret))]
     return f"bad request {dict(request.headers)} {' '.join(written)}"[:4000]
 
 

@@ -240,6 +240,68 @@ def test_a_draft_in_thinking_that_never_ends_is_no_verdict(tmp_path: Path, serve
     assert pairs(tmp_path) == [], out
 
 
+def parsed(thought: list[str], answer: list[str], finish: str = "stop") -> Body:
+    """An answer of a server with a parser for reasoning, llama.cpp's or vLLM's: the text is without the thinking, the
+    tokens are those of both."""
+    made = completion("".join(answer), finish=finish)
+    made["choices"][0]["message"]["reasoning_content"] = "".join(thought)
+    tokens = [*thought, *(["</think>"] if answer else []), *answer]
+    content = [
+        {"token": word, "logprob": -0.01, "top_logprobs": [{"token": word, "logprob": -0.01}]}
+        for word in tokens
+    ]
+    made["choices"][0]["logprobs"] = {"content": content}
+    return made
+
+
+BY_TOKENS = {
+    "judge.point": (
+        {"judge.point": {"model": "judge", "name": "s", "extract": "expected"}},
+        lambda n: ['{"reasoning": "so", "score": ', str(n), "}"],
+    ),
+    "score.yesno": (
+        {"score.yesno": {"model": "judge", "name": "s"}},
+        lambda n: ["yes" if n > 5 else "no"],
+    ),
+}
+
+
+@pytest.mark.parametrize("word", BY_TOKENS)
+def test_a_draft_in_thinking_that_the_server_took_out_is_not_read_by_its_tokens(
+    tmp_path: Path, server: Replay, word: str
+) -> None:
+    stage, write = BY_TOKENS[word]
+
+    def judge(body: Body, number: int) -> Body:
+        asked = quality("\n".join(str(message["content"]) for message in body["messages"]))
+        return parsed(write(11 - asked), write(asked))
+
+    server.scripts["parser"] = judge
+    stages = [{"sample.n": {"model": "policy", "n": 6}}, stage, {"pair.extremes": {"score": "s"}}]
+    code, out = run(tmp_path, server, judge="parser", stages=stages)
+    assert code == 0, out
+    made = pairs(tmp_path)
+    assert len(made) > ROWS // 2
+    assert all(quality(str(pair["chosen"])) > quality(str(pair["rejected"])) for pair in made)
+
+
+@pytest.mark.parametrize("word", BY_TOKENS)
+def test_thinking_that_the_server_took_out_and_that_never_ends_is_no_verdict(
+    tmp_path: Path, server: Replay, word: str
+) -> None:
+    stage, write = BY_TOKENS[word]
+
+    def judge(body: Body, number: int) -> Body:
+        asked = quality("\n".join(str(message["content"]) for message in body["messages"]))
+        return parsed(write(asked), [], "length")
+
+    server.scripts["parser"] = judge
+    stages = [{"sample.n": {"model": "policy", "n": 6}}, stage, {"pair.extremes": {"score": "s"}}]
+    code, out = run(tmp_path, server, judge="parser", stages=stages)
+    assert code == 1, out
+    assert not pairs(tmp_path)
+
+
 def test_reasoning_can_be_kept_in_the_export(tmp_path: Path, server: Replay) -> None:
     def wrap(body: Body, number: int) -> Body:
         made = good(body)

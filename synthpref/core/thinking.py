@@ -212,10 +212,11 @@ def read_completion(completion: Completion, limit: int | None = None) -> Complet
     split = split_thinking(completion.text)
     if not split.closed and ending_of(finish) == "whole":
         finish = "length"
-    if split.answer == completion.text and split.thought is None:
-        return completion if finish == completion.finish_reason else replace(completion, finish_reason=finish)
     thoughts = [thought for thought in (completion.reasoning, split.thought) if thought]
+    # A server with a parser of its own takes thinking out of the text, and leaves it among the tokens.
     logprobs = completion.logprobs
+    if split.answer == completion.text and (not thoughts or (split.thought is None and logprobs is None)):
+        return completion if finish == completion.finish_reason else replace(completion, finish_reason=finish)
     return replace(
         completion,
         text=split.answer,

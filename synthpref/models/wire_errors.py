@@ -136,11 +136,14 @@ def _kind(status: int, code: str, type_: str, text: str, parameter: str) -> Erro
         return "payment"
     if status == 429:
         return "rate_limit"
-    if status in (401, 403, 404):
+    if status in (404, 501):
+        # 501 is a server that will never do this: llama.cpp's for embeddings, where it serves a chat model.
+        return "not_found"
+    if status in (401, 403):
         # Of a gateway some prompts are refused so, and the key is good.
-        if status != 404 and _FILTERED.search(f"{code} {text}"):
+        if _FILTERED.search(f"{code} {text}"):
             return "content_filter"
-        return "not_found" if status == 404 else "auth"
+        return "auth"
     if status in PASSING or (status >= 500 and not _is_unsupported(code, parameter, text, certain=True)):
         return "transient"
     if code == "context_length_exceeded" or (wordless and _TOO_LONG.search(text)):

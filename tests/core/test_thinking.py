@@ -132,6 +132,26 @@ def test_tokens_of_the_thinking_go_too(tokens: list[str], kept: list[str]) -> No
     assert [token.token for token in made.logprobs or ()] == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens", "kept"),
+    [
+        ("7", ["3", "</think>", "7", "<|im_end|>"], ["7"]),
+        ("7", ["<think>", "3 or 7", "</think>", "\n\n7", ""], ["\n\n7"]),
+        ("Score: 7", ["Score", ": ", "3", "</think>", "Score", ": ", "7"], ["Score", ": ", "7"]),
+        ("7", ["7"], ["7"]),
+        ("", ["{", '"score": 3', "}"], []),
+    ],
+)
+def test_tokens_of_thinking_that_the_server_took_out_of_the_text_go_too(
+    text: str, tokens: list[str], kept: list[str]
+) -> None:
+    """As llama.cpp and vLLM give them: the text is the answer alone, the tokens are those of the whole."""
+    logprobs = tuple(TokenLogprob(token, -0.5) for token in tokens)
+    made = read_completion(Completion(text=text, reasoning="Is it 3?", logprobs=logprobs))
+    assert [token.token for token in made.logprobs or ()] == kept
+    assert (made.text, made.reasoning) == (text, "Is it 3?")
+
+
 def test_no_finish_reason_and_as_many_tokens_as_there_may_be_is_a_cut() -> None:
     answer = Completion(text="half an ans", usage=Usage(10, 16))
     assert read_completion(answer, limit=16).ended == "cut"

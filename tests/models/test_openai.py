@@ -447,6 +447,11 @@ def test_an_error_inside_a_good_status_has_its_kind(inside: Any, kind: str) -> N
             "bad_request",
         ),
         (502, b"<html>Bad gateway</html>", "transient"),
+        (
+            501,
+            b'{"error":{"code":501,"message":"This server does not support embeddings. Start it with `--embeddings`"}}',
+            "not_found",
+        ),
         (418, b"", "bad_request"),
     ],
 )

@@ -60,7 +60,9 @@ _FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(
-            r"response.?format|json.?schema|json.?mode|structured.?output|guided|grammar|output.?format|xgrammar|outlines",
+            r"response.?format|json.?schema|json.?mode|structured.?output|guided|grammar|output.?format|xgrammar|outlines"
+            # llama.cpp, where it cannot make a grammar of the schema and the chat template.
+            r"|initialize samplers",
             re.I,
         ),
         "set structured_output: false on the role",

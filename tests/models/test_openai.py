@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -247,10 +248,12 @@ def test_an_endpoint_that_is_down_is_unreachable(transport: str) -> None:
     assert caught.value.kind == "unreachable"
 
 
-def test_unsupported_names_the_field_to_change() -> None:
-    error = wire_errors.http_error(
-        400, {}, b'{"error": {"message": "Unsupported parameter: response_format"}}'
-    )
+@pytest.mark.parametrize(
+    "message", ["Unsupported parameter: response_format", "Failed to initialize samplers: std::exception"]
+)
+def test_unsupported_names_the_field_to_change(message: str) -> None:
+    body = json.dumps({"error": {"code": 400, "message": message, "type": "invalid_request_error"}})
+    error = wire_errors.http_error(400, {}, body.encode())
     assert error.kind == "unsupported"
     assert "structured_output: false" in str(error)
 

@@ -42,7 +42,7 @@ from synthpref.engine.lint import Warned
 from synthpref.engine.plan import Plan, plan
 from synthpref.engine.progress import Progress
 from synthpref.engine.recipe import Recipe
-from synthpref.engine.records import Records, damaged
+from synthpref.engine.records import Records, Spent, damaged
 from synthpref.engine.registry import Registry
 from synthpref.engine.role import Stop
 from synthpref.engine.rounds import FIRST
@@ -446,9 +446,8 @@ def _model_counts(recipe: Recipe, runner: Runner, journal: Journal) -> dict[str,
     spent = journal.spent()
     found = {}
     for role, spec in recipe.models.items():
-        answers, prompt, completion = spent.get(role, (0, 0, 0))
+        answers, prompt, completion, estimated, live = spent.get(role, Spent())
         meter = runner.models.roles[role].meter if role in runner.models.roles else None
-        price = spec.pays()
         found[role] = {
             "model": spec.model,
             "backend": spec.backend,
@@ -458,6 +457,7 @@ def _model_counts(recipe: Recipe, runner: Runner, journal: Journal) -> dict[str,
             "completions": answers,
             "prompt_tokens": prompt,
             "completion_tokens": completion,
-            "cost_usd": (prompt * price.input + completion * price.output) / 1e6 if price else None,
+            "estimated": estimated,
+            "cost_usd": spec.cost(prompt, completion, live),
         }
     return found

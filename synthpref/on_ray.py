@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from synthpref import __version__
@@ -35,6 +36,7 @@ from synthpref.engine.folder import PROGRESS, SHARDS, replaced
 from synthpref.engine.recipe import Recipe
 from synthpref.engine.runner import Runner
 from synthpref.engine.shards import Pool, Report, WorkerLost, gather
+from synthpref.engine.shares import Shares, State
 from synthpref.engine.steps import Step
 from synthpref.engine.tally import Tally
 from synthpref.shard_worker import LIMITS, ORDER, Order, ShardWorker, digest_of, named
@@ -128,6 +130,10 @@ class Hand:
         if self.worker:
             self.worker.end(reason)
 
+    async def share(self, more: tuple[float, float] | None) -> State:
+        assert self.worker
+        return self.worker.share(more)
+
     async def close(self) -> None:
         if self.worker:
             await self.worker.close()
@@ -166,6 +172,9 @@ class Actor:
     async def stop(self, reason: str) -> None:
         await self._ask("stop", reason)
 
+    async def share(self, more: tuple[float, float] | None) -> State:
+        return dict(await self._ask("share", more))
+
     async def close(self) -> None:
         await self._ask("close")
 
@@ -195,6 +204,8 @@ class Shards:
         self._hired: dict[int, tuple[Actor, asyncio.Task[None]]] = {}
         self.tally = Tally(runner.progress, recipe.models, runner.stop)
         runner.models.roles.update(self.tally.roles)
+        budget = runner.budget
+        self.shares = Shares(budget.caps, budget.spent, runner.stop.now) if budget else None
         self.pool = Pool(
             self.folder,
             self.seats,
@@ -204,6 +215,7 @@ class Shards:
             runner.stop,
             self._lacking,
             cluster.patience_s,
+            self._tend,
         )
 
     def _room(self) -> int:
@@ -219,13 +231,18 @@ class Shards:
         self.tally.hear(seat, found)
         if found is None:
             self._dismiss(seat)
+            if self.shares:
+                self.shares.lost(seat)
         if found and found["stopped"]:
             runner.stop.now(found["stopped"], found["failed"])
-        if runner.models.on_answer:
-            runner.models.on_answer()
         runner.check_rejects()
         there = len(self.pool.there)
         runner.progress.note = "" if there == self.seats else f"{there} of {self.seats} workers"
+
+    async def _tend(self) -> None:
+        if self.shares:
+            there = {seat: self._hired[seat][0] for seat in self.pool.there if seat in self._hired}
+            await self.shares.tend(there)
 
     async def segment(self, step: Step) -> None:
         loop = asyncio.get_running_loop()
@@ -287,6 +304,8 @@ class Shards:
             token=self.token,
             seat=seat,
             seats=self.seats,
+            capped=[cap < inf for cap in budget.caps] if (budget := self.runner.budget) else [],
+            before=dict(budget.before) if budget else {},
         )
 
     def _needs(self) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,6 +16,7 @@ from synthpref import __version__, job
 from synthpref.core.errors import JournalDamaged, JournalError, SynthprefError
 from synthpref.core.seam import ModelSpec
 from synthpref.engine.ask import Models
+from synthpref.engine.budget import NONE, Amount, Budget
 from synthpref.engine.folder import JOURNAL, SHARDS, logged
 from synthpref.engine.overlay import Overlay, mine
 from synthpref.engine.progress import Progress
@@ -25,6 +27,7 @@ from synthpref.engine.role import Stop
 from synthpref.engine.runner import Runner
 from synthpref.engine.salvage import mark
 from synthpref.engine.shards import shard_held, shard_path
+from synthpref.engine.shares import State, share_of
 from synthpref.engine.steps import steps_of
 from synthpref.engine.tally import report
 
@@ -54,6 +57,10 @@ class Order(TypedDict):
     token: str
     seat: int
     seats: int
+    capped: list[bool]
+    """Whether money and tokens are bounded; empty where neither is."""
+    before: dict[str, float]
+    """See engine.budget.Budget."""
 
 
 def part_of(spec: ModelSpec, seat: int, seats: int) -> ModelSpec:
@@ -85,7 +92,7 @@ class ShardWorker:
                 f"{order['recipe']} is another recipe here: is it, with its prompts and plugins, the same file on all "
                 "machines, and as it was when the run was started? The same command goes on with it as it is now"
             )
-        # Budget and rejects are counted where all workers are heard.
+        # Rejects are counted where all workers are heard, and the budget is dealt out there.
         head = recipe.head.model_copy(update={"limits": Limits(max_reject_rate=1)})
         roles = {name: part_of(spec, order["seat"], order["seats"]) for name, spec in recipe.models.items()}
         self.recipe = replace(recipe, head=head, models=roles)
@@ -93,6 +100,8 @@ class ShardWorker:
         self.home.mkdir(exist_ok=True)
         self._stack.enter_context(logged(self.home, self.recipe))
         log.info("worker %d: process %d on %s", order["seat"], os.getpid(), os.uname().nodename)
+        caps = Amount(*(0.0 if capped else inf for capped in order["capped"]))
+        self._budget = Budget(caps, NONE, lambda why: None, order["before"]) if order["capped"] else None
         self._steps = steps_of(self.recipe)
         self._models: Models | None = None
 
@@ -143,11 +152,18 @@ class ShardWorker:
     def _open(self, journal: Overlay) -> Models:
         if self._models is None:
             recipe = self.recipe
-            self._models = Models(recipe.models, journal, recipe.prompts, recipe.seed, self.stop, self.home)
+            self._models = Models(
+                recipe.models, journal, recipe.prompts, recipe.seed, self.stop, self.home, self._budget
+            )
         return self._models.over(journal)
 
     def report(self) -> dict[str, Any]:
         return report(self.progress, self.stop)
+
+    def share(self, more: tuple[float, float] | None) -> State:
+        """See engine.shares.Sharing."""
+        assert self._budget
+        return share_of(self._budget, more)
 
     def end(self, reason: str) -> None:
         """Make no more calls; what is under way is waited for."""

@@ -183,16 +183,23 @@ def test_the_driver_is_killed_and_any_command_goes_on(
     assert asked_again(server) <= 4 * AGAIN
 
 
-def test_a_budget_holds_for_all_workers(tmp_path: Path, cluster: Nodes, server: Server) -> None:
-    node = cluster.add(2)
-    write(tmp_path, server)
+@pytest.mark.parametrize("bound", [None, 60], ids=["no max_tokens", "max_tokens"])
+def test_a_budget_holds_for_all_workers(
+    tmp_path: Path, cluster: Nodes, server: Server, bound: int | None
+) -> None:
+    first, second = cluster.add(1), cluster.add(1)
+    more = {} if bound is None else {"max_tokens": bound}
+    rough.write(tmp_path, [server.url], ROWS, api_key="${TEST_KEY}", concurrency=128, **more)
+    before = len(server.calls)
     process = on_ray(tmp_path, cluster, "--workers", "2", "--set", "limits.max_tokens=20000")
     said = finish(process, tmp_path, code=3)
-    cluster.kill(node)
-    assert "the budget of 20,000 tokens" in said
+    cluster.kill(first)
+    cluster.kill(second)
+    assert "the budget of 20,000 tokens (limits.max_tokens) is spent" in said
     summary = json.loads((rough.home(tmp_path) / "summary.json").read_text(encoding="utf-8"))
     used = sum(m["prompt_tokens"] + m["completion_tokens"] for m in summary["models"].values())
-    assert 20_000 <= used < 200_000, "the whole run takes 280,000"
+    assert 15_000 < used <= (20_000 if bound else 25_000), "the whole run takes 280,000"
+    assert len(server.calls) - before == sum(m["requests"] for m in summary["models"].values())
     assert not (rough.home(tmp_path) / "shards").exists()
 
 

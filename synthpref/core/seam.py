@@ -22,6 +22,8 @@ Capability = Literal[
     "chat", "n", "logprobs", "json_schema", "embed", "reward", "compare", "prompt_logprobs", "prefill"
 ]
 
+NOTHING = Usage()
+
 SERVES: Mapping[str, Capability] = {"embeddings": "embed", "reward": "reward", "comparisons": "compare"}
 """What a role can do whose `serves` is not "chat"."""
 
@@ -186,6 +188,20 @@ class ModelSpec(Settings):
     def pays(self) -> Price | None:
         """What a million tokens cost in the way that this role asks."""
         return self.price
+
+    def pays_at_most(self) -> Price | None:
+        """The same for the dearest of its calls."""
+        return self.pays()
+
+    def cost(self, prompt: float, completion: float, live: Usage = NOTHING) -> float | None:
+        """US dollars of so many tokens, of which `live` ones were asked for at the full price; None without a price."""
+        price = self.pays()
+        if price is None or self.price is None:
+            return None
+        batched = (prompt - live.prompt_tokens) * price.input + (
+            completion - live.completion_tokens
+        ) * price.output
+        return batched / 1e6 + self.price.cost(live)
 
     def identity(self) -> dict[str, Any]:
         """What of this spec can change an answer, as plain JSON values."""

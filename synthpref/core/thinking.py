@@ -207,7 +207,8 @@ def read_completion(completion: Completion, limit: int | None = None) -> Complet
     gives no finish reason, and as many tokens as there may be, has cut it.
     """
     finish, usage = completion.finish_reason, completion.usage
-    if finish is None and limit is not None and usage is not None and usage.completion_tokens >= limit:
+    counts = usage is not None and not usage.estimated
+    if finish is None and limit is not None and usage and counts and usage.completion_tokens >= limit:
         finish = "length"
     split = split_thinking(completion.text)
     if not split.closed and ending_of(finish) == "whole":

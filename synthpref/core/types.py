@@ -25,14 +25,21 @@ def _finite(value: float | None, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request, as the endpoint counted them."""
+    """Tokens of one request, as the endpoint counted them, or of several."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
+    """Whether they were estimated from the texts, because the endpoint did not count all of them."""
+    live: bool = False
+    """Whether they were asked for live, at the full price, by a role that asks in batches."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
-            self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.estimated or other.estimated,
+            self.live and other.live,
         )
 
 

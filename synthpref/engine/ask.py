@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import replace
@@ -24,7 +24,8 @@ from synthpref.core.errors import LASTING, BackendError
 from synthpref.core.seam import Completion, ModelInfo, ModelSpec, Request, RequestAsk, refusal
 from synthpref.core.template import Prompts
 from synthpref.core.thinking import read_completion
-from synthpref.core.types import Message
+from synthpref.core.types import Message, Usage
+from synthpref.engine.budget import Budget
 from synthpref.engine.journal import Journal
 from synthpref.engine.records import Key
 from synthpref.engine.role import Role, Stop, Stopping
@@ -63,10 +64,13 @@ class Models:
         seed: int,
         stop: Stop,
         folder: Path | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.specs, self.journal, self.prompts, self.seed, self.stop = specs, journal, prompts, seed, stop
+        self.budget = budget
+        if budget:
+            stop.then.append(budget.close)
         self.roles: dict[str, Role] = {}
-        self.on_answer: Callable[[], None] | None = None
         self._shared: dict[str, Any] = {
             "stop": stop.event,
             "folder": folder or journal.path.parent,
@@ -99,7 +103,9 @@ class Models:
                 self.stop.now(f"models.{name}: {error}", failed=True)
                 raise Stopping from error
             answered = self._spent.get(name, (0,))[0] > 0
-            self.roles[name] = Role(name, spec, backend, self.stop, self._answered, answered=answered)
+            self.roles[name] = Role(
+                name, spec, backend, self.stop, self._answered, answered=answered, budget=self.budget
+            )
         return self.roles[name]
 
     def check_refused(self) -> None:
@@ -234,7 +240,12 @@ class RowAsk(RequestAsk):
         walk, models = self._walk, self._models
         first = seed_of(walk.row_id, key) + ordinals[0]
         seeded = replace(request, n=len(ordinals), seed=first, priority=walk.priority)
-        answers = await role.fetch(seeded, walk.row_id)
+        try:
+            answers = await role.fetch(seeded, walk.row_id, self._stage)
+        finally:
+            if role.unreadable.estimated:
+                models.journal.spend(role.name, role.unreadable)
+                role.unreadable = Usage()
         for i, answer in enumerate(answers):
             if answer.seed != first + i:
                 answers[i] = replace(answer, seed=first + i)
@@ -244,8 +255,6 @@ class RowAsk(RequestAsk):
         models.journal.put(
             walk.row_id, key, ordinals[0], role.name, self._stage, role.spec.model, asked, answers
         )
-        if models.on_answer:
-            models.on_answer()
         return len(answers)
 
 

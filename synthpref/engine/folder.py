@@ -175,8 +175,12 @@ def status(folder: Path) -> list[str]:
             ended = f"{counts.get('row', 0):,} go on, {counts.get('drop', 0):,} dropped, "
             name = records.fact(f"step {step}") or f"step {step + 1}"
             lines.append(f"{name}: {entered:,} rows in{made}; {ended}{counts.get('reject', 0):,} rejected")
-        for role, (answers, prompt, completion) in records.spent().items():
-            lines.append(f"{role}: {answers:,} answers; {prompt:,} tokens read, {completion:,} written")
+        for role, spent in records.spent().items():
+            about = "about " if spent.estimated else ""
+            lines.append(
+                f"{role}: {spent.answers:,} answers; {about}{spent.prompt_tokens:,} tokens read, "
+                f"{about}{spent.completion_tokens:,} written"
+            )
         word = folder / SHARDS / PROGRESS
         if word.exists() and _is_held(folder):
             lines.append(f"on a cluster, not counted above: {word.read_text(encoding='utf-8')}")

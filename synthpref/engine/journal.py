@@ -22,18 +22,19 @@ from typing import Any
 
 from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
+from synthpref.core.types import Usage
 from synthpref.engine.records import (
     INDEXES,
-    SPEND,
     Key,
     Outcome,
     Records,
-    cost_of,
     damaged,
     digest,
     is_damage,
     pack,
     seal,
+    spend,
+    usages_of,
 )
 
 COMMIT_WINDOW_S = 0.05
@@ -127,6 +128,10 @@ class Journal(Records):
     ) -> None:
         """Keep the answers `first`, `first + 1`, ... of a request; None for one that was kept with others."""
         self._note(self._put, row, key, first, role, stage, model, request, tuple(answers))
+
+    def spend(self, role: str, usage: Usage) -> None:
+        """Note what was paid for and cannot be kept."""
+        self._note(self._spend, role, usage)
 
     def finish(
         self, step: int, row: str, digest: bytes, input: bytes, outcomes: Sequence[Outcome], added: int
@@ -287,7 +292,10 @@ class Journal(Records):
         asked = None if request is None else seal(pack(request), row, key)
         body = seal(pack(answers), row, key, str(first), role)
         self._db.execute(_PUT, (row, key, first, len(answers), stage, role, model, asked, body))
-        self._db.execute(SPEND, (role, *cost_of(answers)))
+        spend(self._db, role, len(answers), usages_of(answers))
+
+    def _spend(self, role: str, usage: Usage) -> None:
+        spend(self._db, role, 0, [usage])
 
     def _finish(
         self,

@@ -16,7 +16,7 @@ from pathlib import Path
 from synthpref.core.errors import JournalError
 from synthpref.engine.journal import Journal
 from synthpref.engine.pages import index_of, log_of
-from synthpref.engine.records import ADD_SPENT, FORMAT, damaged, is_damage
+from synthpref.engine.records import ADD_FACT, ADD_SPENT, COUNTED, FORMAT, damaged, is_damage
 from synthpref.engine.salvage import check, mark
 
 PIECE = 5_000
@@ -45,6 +45,7 @@ FORGET = (
 WHOLE = (
     "INSERT INTO main.walked SELECT * FROM other.walked",
     f"INSERT INTO main.spent SELECT * FROM other.spent WHERE true {ADD_SPENT}",
+    f"INSERT INTO main.facts SELECT * FROM other.facts WHERE substr(name, 1, {len(COUNTED)}) = '{COUNTED}' {ADD_FACT}",
     # A journal that was made anew counts its starts from nothing; what comes into it must not be of the future.
     """INSERT OR REPLACE INTO main.facts SELECT 'epoch', max(cast(value AS INTEGER)) FROM
        (SELECT value FROM main.facts WHERE name = 'epoch' UNION ALL SELECT value FROM other.facts WHERE name = 'epoch')

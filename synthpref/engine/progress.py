@@ -32,6 +32,10 @@ class Progress:
     """Where and why a row was first rejected."""
     roles: Mapping[str, Role] = field(default_factory=dict)
     spent_before_usd: float = 0.0
+    answers_before: int = 0
+    """Of earlier starts."""
+    estimated_before: int = 0
+    """Those of them whose tokens were estimated."""
     note: str = ""
     """What else is to be said."""
     started: float = field(default_factory=time.monotonic)
@@ -59,6 +63,31 @@ class Progress:
         costs = [role.cost for role in self.roles.values() if role.cost is not None]
         return self.spent_before_usd + sum(costs) if costs else None
 
+    @property
+    def unpriced(self) -> list[str]:
+        """Roles that were asked and have no price."""
+        return [n for n, role in self.roles.items() if role.spec.price is None and role.meter.completions]
+
+    def about(self) -> str:
+        """What the figures of tokens and dollars rest on, where the endpoints did not count all; else ""."""
+        meters = [role.meter for role in self.roles.values()]
+        if not (estimated := self.estimated_before + sum(meter.estimated for meter in meters)):
+            return ""
+        answers = self.answers_before + sum(meter.completions for meter in meters)
+        return f"usage estimated for {estimated:,} of {answers:,} answers"
+
+    def _cost(self) -> str:
+        if self.cost is None:
+            return ""
+        about, unpriced = self.about(), ", ".join(self.unpriced)
+        text = ("at least " if unpriced else "about " if about else "") + f"${self.cost:.2f}"
+        said = [f"no price for: {unpriced}"] if unpriced else []
+        if self.expected and self.finished > 0:
+            rest = max(self.expected - self.finished - self.skipped, 0)
+            in_all = self.cost + (self.cost - self.spent_before_usd) * rest / self.finished
+            said.append(f"about ${in_all:.2f} in all")
+        return f"{text} ({'; '.join(said)})" if said else text
+
     def line(self) -> str:
         """All of it on one line."""
         seconds = max(time.monotonic() - self.started, 1e-6)
@@ -67,18 +96,13 @@ class Progress:
             f"{self.step}: {self.finished + self.skipped}{of} rows",
             f"{self.in_flight} calls in flight",
             f"{self.requests / seconds:.1f} calls/s",
-            f"{self.tokens:,} tokens",
+            f"about {self.tokens:,} tokens ({about})"
+            if (about := self.about())
+            else f"{self.tokens:,} tokens",
         ]
         parts += [f"{name}: {said}" for name, role in self.roles.items() if (said := role.waits_for())]
-        walked = self.finished
-        if self.cost is not None:
-            text = f"${self.cost:.2f}"
-            if self.expected and walked > 0:
-                rest = max(self.expected - self.finished - self.skipped, 0)
-                text += (
-                    f" (about ${self.cost + (self.cost - self.spent_before_usd) * rest / walked:.2f} in all)"
-                )
-            parts.append(text)
+        if cost := self._cost():
+            parts.append(cost)
         for what, counts in (("dropped", self.dropped), ("rejected", self.rejected)):
             if counts:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in counts.most_common(3))

@@ -47,9 +47,10 @@ class Limits(Settings):
     """When a run stops by itself. It can be resumed with the same command, or with higher limits."""
 
     max_cost_usd: float | None = Field(default=None, gt=0)
-    """Stop once this much is spent, over all starts of the run; needs a `price` on every model."""
+    """The most to be spent over all starts of the run; needs a `price` on every model. What a call may cost is reserved
+    before it is sent: with `max_tokens` on a role the cap is not passed."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Stop once this many tokens were read and written, over all starts of the run."""
+    """The most tokens to be read and written over all starts of the run, likewise."""
     max_reject_rate: float = Field(default=0.1, ge=0, le=1)
     """Stop when more than this share of the rows is rejected (of those started, from 20 on, and at the end)."""
 

@@ -18,14 +18,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from pydantic import TypeAdapter
 
 from synthpref.core.errors import JournalDamaged, JournalError
 from synthpref.core.seam import Completion, Request
-from synthpref.core.types import Row
+from synthpref.core.types import Row, Usage
 
 FORMAT = 2
 """Of the file. Another one is refused, because what it holds would be read wrongly."""
@@ -70,13 +70,41 @@ Asked = list[tuple[str, str, str, Request, list[Completion]]]
 
 
 SPEND = f"INSERT INTO spent VALUES (?,?,?,?) {ADD_SPENT}"
-"""Adds what `cost_of` tells to what the role has spent."""
+COUNTED = "counted "
+"""Facts whose names begin so are sums, of what a role has spent in a way of its own: see `Spent`."""
+ADD_FACT = """ON CONFLICT (name) DO UPDATE SET
+  value = CAST(CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER) AS TEXT)"""
 
 
-def cost_of(answers: Sequence[Completion]) -> tuple[int, int, int]:
-    """(answers, prompt tokens, completion tokens) of a call."""
-    usages = [answer.usage for answer in answers if answer.usage]
-    return len(answers), sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
+class Spent(NamedTuple):
+    """What a role has spent over all starts of the run."""
+
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: int = 0
+    """Answers whose tokens were estimated from their texts."""
+    live: Usage = Usage()
+    """Of the tokens, those that a role which asks in batches asked for live, at the full price."""
+
+
+def spend(db: sqlite3.Connection, role: str, answers: int, usages: Sequence[Usage]) -> None:
+    """Add what a call has used to what the role has spent."""
+    prompt, completion = sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
+    db.execute(SPEND, (role, answers, prompt, completion))
+    for usage in usages:
+        if usage.estimated:
+            db.execute(
+                f"INSERT INTO facts VALUES (?,?) {ADD_FACT}", (f"{COUNTED}estimated {role}", str(answers))
+            )
+        if usage.live:
+            for what in ("prompt_tokens", "completion_tokens"):
+                value = str(getattr(usage, what))
+                db.execute(f"INSERT INTO facts VALUES (?,?) {ADD_FACT}", (f"{COUNTED}{what} {role}", value))
+
+
+def usages_of(answers: Sequence[Completion]) -> list[Usage]:
+    return [answer.usage for answer in answers if answer.usage]
 
 
 def answers_in(body: bytes, row: str, key: bytes, first: int, role: str) -> list[Completion]:
@@ -214,10 +242,21 @@ class Records:
             for key, (stage, role, model, body) in reversed(found.items())
         ]
 
-    def spent(self) -> dict[str, tuple[int, int, int]]:
-        """(answers, prompt tokens, completion tokens) by role, over all starts of the run."""
+    def spent(self) -> dict[str, Spent]:
+        """What was spent, by role."""
+        names = f"SELECT name, value FROM facts WHERE name >= '{COUNTED}' AND name < '{COUNTED[:-1]}!'"
+        counted = {name.removeprefix(COUNTED): int(value) for name, value in self._all(names, ())}
         what = "SELECT role, answers, prompt_tokens, completion_tokens FROM spent ORDER BY role"
-        return {role: (n, p, c) for role, n, p, c in self._all(what, ())}
+        return {
+            role: Spent(
+                answers,
+                prompt,
+                completion,
+                counted.get(f"estimated {role}", 0),
+                Usage(counted.get(f"prompt_tokens {role}", 0), counted.get(f"completion_tokens {role}", 0)),
+            )
+            for role, answers, prompt, completion in self._all(what, ())
+        }
 
     # ---- rows
 

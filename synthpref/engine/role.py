@@ -8,12 +8,15 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from synthpref.core.errors import RETRIED, BackendError, StageError
 from synthpref.core.seam import Backend, Completion, ModelSpec, Request
+from synthpref.core.tokens import counted, prompt_tokens_of
 from synthpref.core.types import Usage
+from synthpref.engine.budget import Budget, Hold
 from synthpref.engine.kept import is_ours, kept_completions
 
 RATE_LIMIT_PATIENCE_S = 1800.0
@@ -27,6 +30,8 @@ MAYBE_AWAY = (424, 499, 500, *range(520, 525), 529)
 calls of several rows fail so, and none is answered."""
 UNREADABLE_RETRIES = 2
 """How often a call is asked again whose answer came, was paid for, and cannot be read."""
+UNREADABLE_TOKENS = 400
+"""What such an answer is taken to have used, where nothing is known of the role's answers."""
 LONGEST_RETRY_AFTER_S = 60.0
 """The longest wait that an endpoint that is away can ask for: it may be back earlier."""
 SHOWN_FROM_S = 5.0
@@ -62,7 +67,19 @@ class Meter:
     completions: int = 0
     replayed: int = 0
     usage: Usage = field(default_factory=Usage)
+    live: Usage = field(default_factory=Usage)
+    """Of it, what a role that asks in batches asked for live."""
+    estimated: int = 0
+    """Answers whose tokens the endpoint did not count, so that they were estimated from the texts."""
     retries: int = 0
+
+    def add(self, usage: Usage, answers: int) -> None:
+        """Count what a call used."""
+        self.usage += usage
+        if usage.live:
+            self.live += usage
+        if usage.estimated:
+            self.estimated += answers
 
 
 @dataclass
@@ -72,12 +89,16 @@ class Stop:
     reason: str = ""
     failed: bool = False
     event: asyncio.Event = field(default_factory=asyncio.Event)
+    then: list[Callable[[], None]] = field(default_factory=list)
+    """What is done at once when the run stops."""
 
     def now(self, reason: str, failed: bool = False) -> None:
         """Stop. The first reason stays."""
         if not self.event.is_set():
             self.reason, self.failed = reason, failed
             self.event.set()
+            for do in self.then:
+                do()
 
 
 def _error(state: RetryCallState) -> BaseException | None:
@@ -149,14 +170,19 @@ class Role:
         last_answers: dict[str, float],
         *,
         answered: bool = False,
+        budget: Budget | None = None,
     ) -> None:
-        self.name, self.spec, self.backend, self.stop = name, spec, backend, stop
+        self.name, self.spec, self.backend, self.stop, self.budget = name, spec, backend, stop, budget
         self.identity = spec.identity()
         self.able = spec.able()
         self.meter = Meter()
         self.in_flight = 0
         self.asking = 0
         """Calls under way, those between two tries too."""
+        self.waiting = 0
+        """Calls that wait until there is room in the budget."""
+        self.unreadable = Usage()
+        """What answers that could not be read have used, about; whoever writes into the journal takes it."""
         # By place, because roles at one endpoint share its outages.
         self._answered, self._place = last_answers, spec.place()
         self.answered = answered
@@ -170,13 +196,15 @@ class Role:
 
     @property
     def cost(self) -> float | None:
-        price = self.spec.pays()
-        return price.cost(self.meter.usage) if price else None
+        usage = self.meter.usage
+        return self.spec.cost(usage.prompt_tokens, usage.completion_tokens, self.meter.live)
 
     def waits_for(self) -> str:
-        """What the backend says it waits for, or what failed and until when it is tried, where that takes long."""
+        """What the backend says it waits for, or what failed and until when it is tried, where that takes long; or how
+        many calls the budget holds back."""
         said = getattr(self.backend, "waits_for", None)
-        return (said() if said else "") or next(iter(self._waiting.values()), "")
+        budget = f"{self.waiting:,} calls wait for room in the budget" if self.waiting else ""
+        return (said() if said else "") or next(iter(self._waiting.values()), "") or budget
 
     def with_defaults(self, request: Request) -> Request:
         """The request with the role's parameters where a stage gave none."""
@@ -189,18 +217,35 @@ class Role:
             stop=spec.stop,
         )
 
-    async def fetch(self, request: Request, row: str = "") -> list[Completion]:
-        """At least one and at most `request.n` answers, asked with retries; `row` is whose request it is.
+    async def fetch(self, request: Request, row: str = "", stage: str = "") -> list[Completion]:
+        """At least one and at most `request.n` answers, asked with retries; `row` is whose request it is, and `stage`
+        where it is made. The first one has the usage of all, estimated where the endpoint did not count it.
 
         Raises BackendError when it is the request's fault or the retries are used up, and Stopping when the run
         ends first.
         """
+        if self.budget is None:
+            return await self._fetch(request, row, None)
+        self.waiting += 1
+        try:
+            # Not among the calls that are asked: who waits until all of those wait would wait for this one.
+            hold = await self.budget.hold(self.name, stage, self.spec, request)
+        finally:
+            self.waiting -= 1
+        if hold is None:
+            raise Stopping
+        try:
+            return await self._fetch(request, row, hold)
+        finally:
+            self.budget.release(hold)
+
+    async def _fetch(self, request: Request, row: str, hold: Hold | None) -> list[Completion]:
         self.asking += 1
         try:
             try:
-                answers = await self._once(request)
+                answers = await self._once(request, hold)
             except BackendError as error:
-                answers = await self._insist(request, error, row)
+                answers = await self._insist(request, error, row, hold)
         except BackendError as error:
             self._blame(error, row)
             raise
@@ -213,9 +258,10 @@ class Role:
             self._failing.clear()
         self.meter.requests += 1
         self.meter.completions += len(answers)
-        for answer in answers:
-            if answer.usage:
-                self.meter.usage += answer.usage
+        answers, usage = counted(request, answers)
+        self.meter.add(usage, len(answers))
+        if hold and self.budget:
+            self.budget.used(hold, len(answers), usage)
         return answers
 
     def _blame(self, error: BackendError, row: str) -> None:
@@ -240,14 +286,16 @@ class Role:
         if self._refused and not self.answered:
             self.stop.now(self._refusal, failed=True)
 
-    async def _insist(self, request: Request, error: BackendError, row: str) -> list[Completion]:
+    async def _insist(
+        self, request: Request, error: BackendError, row: str, hold: Hold | None
+    ) -> list[Completion]:
         """Ask again after a first failure. Only here, because what retries need costs more than the call."""
         first = iter([error])
 
         async def attempt() -> list[Completion]:
             for failure in first:
                 raise failure
-            return await self._once(request)
+            return await self._once(request, hold)
 
         patience = Patience(
             self.spec.retries, lambda: self._answered.get(self._place), lambda: len(self._failing) > 1
@@ -270,12 +318,23 @@ class Role:
             self._waiting.pop(id(patience), None)
         return answers
 
-    async def _once(self, request: Request) -> list[Completion]:
+    async def _once(self, request: Request, hold: Hold | None) -> list[Completion]:
+        if hold and self.budget and not hold.open:
+            # An answer that could not be read has used up what was reserved.
+            self.asking -= 1
+            try:
+                await self.budget.take(hold)
+            finally:
+                self.asking += 1
         if self.stop.event.is_set():
             raise Stopping
         self.in_flight += 1
         try:
             answers = await self.backend.complete(request)
+        except BackendError as error:
+            if error.kind == "unreadable":
+                self._book_unreadable(request, hold)
+            raise
         finally:
             self.in_flight -= 1
         if not is_ours(self.spec):
@@ -287,6 +346,18 @@ class Role:
         if not answers:
             raise BackendError("unreadable", "the endpoint answered without any choice", status=200)
         return answers if len(answers) <= request.n else answers[: request.n]
+
+    def _book_unreadable(self, request: Request, hold: Hold | None) -> None:
+        """Count an answer that came, and most likely has to be paid for: as long as others of the role were."""
+        prompt, each = prompt_tokens_of(request.messages), 0.0
+        if request.kind == "chat":
+            known = self.meter.usage.completion_tokens / max(self.meter.completions, 1)
+            each = min(known or UNREADABLE_TOKENS, request.max_tokens or inf)
+        usage = Usage(prompt, round(each * request.n), estimated=True)
+        self.meter.add(usage, 0)
+        self.unreadable += usage
+        if hold and self.budget:
+            self.budget.lost(hold, usage)
 
     def _again(self, error: BaseException) -> bool:
         return isinstance(error, BackendError) and error.kind in RETRIED and not self.stop.event.is_set()

@@ -22,6 +22,7 @@ from synthpref.core.stage import Barrier, RowStage
 from synthpref.core.types import Drop, Note, Row
 from synthpref.engine.ask import Models, RowAsk, Walk
 from synthpref.engine.boundary import check_contract, foremost
+from synthpref.engine.budget import Amount, Budget, caps_of
 from synthpref.engine.journal import Journal
 from synthpref.engine.kept import is_ours, kept_row, kept_rows
 from synthpref.engine.progress import Progress
@@ -84,19 +85,27 @@ class Runner:
             progress,
         )
         self.steps = steps_of(recipe)
-        self.models = models or Models(recipe.models, journal, recipe.prompts, recipe.seed, stop)
         self.elsewhere = elsewhere
-        limits = recipe.head.limits
-        if limits.max_cost_usd is not None or limits.max_tokens is not None:
-            self.models.on_answer = self.check_budget
         self._spent = journal.spent()
-        self._tokens_before = recipe.spent.tokens + sum(p + c for _, p, c in self._spent.values())
-        progress.roles = self.models.roles
-        progress.spent_before_usd = recipe.spent.cost_usd + sum(
-            (p * price.input + c * price.output) / 1e6
-            for role, (_, p, c) in self._spent.items()
-            if role in recipe.models and (price := recipe.models[role].pays())
+        before = self._spent_before()
+        caps = caps_of(recipe.head.limits)
+        lengths = {r: one.completion_tokens / one.answers for r, one in self._spent.items() if one.answers}
+        self.budget = Budget(caps, before, stop.now, lengths) if caps else None
+        self.models = models or Models(
+            recipe.models, journal, recipe.prompts, recipe.seed, stop, budget=self.budget
         )
+        progress.roles, progress.spent_before_usd = self.models.roles, before.usd
+        progress.estimated_before = sum(spent.estimated for spent in self._spent.values())
+        progress.answers_before = sum(spent.answers for spent in self._spent.values())
+
+    def _spent_before(self) -> Amount:
+        """What earlier starts and rounds have spent, of roles that the recipe still has."""
+        usd, tokens = self.recipe.spent.cost_usd, float(self.recipe.spent.tokens)
+        for role, (_, prompt, completion, _, live) in self._spent.items():
+            tokens += prompt + completion
+            if role in self.recipe.models:
+                usd += self.recipe.models[role].cost(prompt, completion, live) or 0.0
+        return Amount(usd, tokens)
 
     async def run(self) -> bool:
         """Walk all rows through all steps. True when the run is done, False when `stop` ended it early.
@@ -105,7 +114,6 @@ class Runner:
         """
         self.journal.begin()
         try:
-            self.check_budget()
             for step in self.steps:
                 if self.stop.event.is_set():
                     return False
@@ -327,16 +335,6 @@ class Runner:
         return sum(n for kind, _, _, n in self.journal.counts(step.number - 1) if kind == "row")
 
     # ---- the end
-
-    def check_budget(self) -> None:
-        limits, progress = self.recipe.head.limits, self.progress
-        if (
-            limits.max_cost_usd is not None
-            and (progress.cost or progress.spent_before_usd) >= limits.max_cost_usd
-        ):
-            self.stop.now(f"the budget of ${limits.max_cost_usd:g} (limits.max_cost_usd) is spent")
-        if limits.max_tokens is not None and self._tokens_before + progress.tokens >= limits.max_tokens:
-            self.stop.now(f"the budget of {limits.max_tokens:,} tokens (limits.max_tokens) is spent")
 
     def check_rejects(self, *, at_end: bool = False) -> None:
         """Stop past max_reject_rate. Half-way the share is of the rows that have started, because failing is

@@ -23,7 +23,7 @@ from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.engine.ask import seed_of
 from synthpref.engine.pages import FILE_HEADER, MAGIC, index_of, log_of, read_log, records, stated_pages
-from synthpref.engine.records import SCHEMA, SPEND, answers_in, cost_of, digest, is_damage, reading, unseal
+from synthpref.engine.records import SCHEMA, answers_in, digest, is_damage, reading, spend, unseal, usages_of
 
 _request = TypeAdapter(Request)
 
@@ -128,7 +128,7 @@ def _fill(db: sqlite3.Connection, path: Path) -> int:
             continue
         seen.add(place)
         db.execute(put, record)
-        db.execute(SPEND, (call["role"], *cost_of(answers)))
+        spend(db, call["role"], len(answers), usages_of(answers))
         saved += len(answers)
     db.execute("COMMIT")
     return saved

@@ -12,7 +12,16 @@ from contextlib import closing
 from pathlib import Path
 
 from synthpref.engine.merge import IDENTITY, PIECE
-from synthpref.engine.records import INDEXES, SCHEMA, SPEND, answers_in, cost_of, damaged, is_damage, reading
+from synthpref.engine.records import (
+    INDEXES,
+    SCHEMA,
+    answers_in,
+    damaged,
+    is_damage,
+    reading,
+    spend,
+    usages_of,
+)
 
 _NEW = """INSERT INTO main.calls SELECT * FROM other.calls o WHERE o.rowid > ? AND o.rowid <= ? AND NOT EXISTS
   (SELECT 1 FROM main.calls c WHERE c.row = o.row AND c.key = o.key AND c.first = o.first AND c.count = o.count)"""
@@ -73,7 +82,8 @@ def add_calls(journal: Path, piece: Path) -> int:
                 new += db.execute(_NEW, (low, low + PIECE)).rowcount
                 what = "SELECT row, key, first, role, answers FROM main.calls WHERE rowid > ?"
                 for row, key, first, role, body in db.execute(what, (before,)).fetchall():
-                    db.execute(SPEND, (role, *cost_of(answers_in(body, row, key, first, role))))
+                    answers = answers_in(body, row, key, first, role)
+                    spend(db, role, len(answers), usages_of(answers))
                 db.execute("COMMIT")
     except (sqlite3.Error, ValueError, zlib.error) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):

@@ -107,11 +107,14 @@ class Pool:
         stop: Stop,
         lacking: Callable[[], str],
         patience_s: float,
+        tend: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`hire` waits until the worker of a seat is there; `hear` is told what it reports, None when it is lost.
-        `lacking` says what is waited for when nobody is there for `patience_s`."""
+        `lacking` says what is waited for when nobody is there for `patience_s`. `tend` is called again and
+        again while workers are there."""
         self.folder, self.seats, self.shards = folder, seats, shards
         self.hire, self.hear, self.stop, self.lacking, self.patience_s = hire, hear, stop, lacking, patience_s
+        self._tend = tend
         self.there: dict[int, Worker] = {}
         self._open: deque[int] = deque()
         self._left = 0
@@ -236,6 +239,8 @@ class Pool:
                 told = True
                 await self._each(lambda worker: worker.stop(self.stop.reason))
             await asyncio.gather(*(self._hear(seat, worker) for seat, worker in self.there.items()))
+            if self._tend and self.there and not told:
+                await self._tend()
             if self.there:
                 seen = time.monotonic()
             elif time.monotonic() - seen > self.patience_s:

@@ -14,7 +14,7 @@ from synthpref.engine.progress import Progress
 from synthpref.engine.role import Role, Stop
 
 COUNTS = ("entered", "finished", "skipped", "noted")
-METER = ("requests", "completions", "replayed", "retries")
+METER = ("requests", "completions", "replayed", "retries", "estimated")
 
 
 def report(progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -28,6 +28,8 @@ def report(progress: Progress, stop: Stop) -> dict[str, Any]:
                 **{what: getattr(role.meter, what) for what in METER},
                 "prompt": role.meter.usage.prompt_tokens,
                 "completion": role.meter.usage.completion_tokens,
+                "live_prompt": role.meter.live.prompt_tokens,
+                "live_completion": role.meter.live.completion_tokens,
                 "in_flight": role.in_flight,
             }
             for name, role in list(progress.roles.items())
@@ -95,4 +97,5 @@ class Tally:
         for what in METER:
             setattr(role.meter, what, getattr(role.meter, what) + more[what])
         role.meter.usage += Usage(more["prompt"], more["completion"])
+        role.meter.live += Usage(more["live_prompt"], more["live_completion"])
         role.in_flight += more["in_flight"]

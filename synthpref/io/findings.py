@@ -314,6 +314,17 @@ def _cost(report: Mapping[str, Any]) -> Iterator[str]:
     if not any(tokens):
         return
     priced = [m["cost_usd"] for m in models if m.get("cost_usd") is not None]
-    cost = f" for ${sum(priced):,.2f}" if priced else ""
-    partly = " (not every model has a price)" if priced and len(priced) < len(models) else ""
-    yield f"The models read {tokens[0]:,} tokens and wrote {tokens[1]:,}{cost}{partly}."
+    unpriced = [
+        role
+        for role, m in report.get("models", {}).items()
+        if m.get("cost_usd") is None and m.get("completions")
+    ]
+    estimated = sum(m.get("estimated") or 0 for m in models)
+    answers = sum(m.get("completions") or 0 for m in models)
+    about = "about " if estimated else ""
+    least = "at least " if unpriced else about
+    cost = f" for {least}${sum(priced):,.2f}" if priced else ""
+    said = [f"no price for: {', '.join(unpriced)}"] if priced and unpriced else []
+    said += [f"usage estimated for {estimated:,} of {answers:,} answers"] if estimated else []
+    partly = f" ({'; '.join(said)})" if said else ""
+    yield f"The models read {about}{tokens[0]:,} tokens and wrote {about}{tokens[1]:,}{cost}{partly}."

@@ -102,7 +102,9 @@ def show_calls(asked: Iterable[tuple[str, str, str, Request, list[Completion]]])
             page.line(f"{message['role']}:", _FACT, 2)
             page.block(message["content"])
         for answer in answers:
-            tokens = answer.usage.completion_tokens if answer.usage else None
+            tokens: Any = answer.usage.completion_tokens if answer.usage else None
+            if answer.usage and answer.usage.estimated:
+                tokens = f"about {tokens}"
             facts = {"finish_reason": answer.finish_reason, "seed": answer.seed, "tokens": tokens}
             page.line(f"reply: {_facts(facts)}", _GOOD, 2)
             if answer.reasoning:

@@ -20,6 +20,7 @@ import orjson
 
 from synthpref.core.errors import BackendError
 from synthpref.core.seam import Backend, Completion, Request
+from synthpref.core.types import Usage
 from synthpref.models import wire_decode
 from synthpref.models.batch_fleet import Fleet, stopping
 from synthpref.models.batch_hall import Hall
@@ -110,7 +111,7 @@ class Batches:
             self.hall.waiting -= 1
             self.hall.arrived()
         if where is None:
-            return await self._one_by_one().complete(request)
+            return _live(await self._one_by_one().complete(request))
         return self._read(request, where)
 
     def _measured(self, request: Request) -> tuple[bytes, int]:
@@ -228,3 +229,9 @@ class Batches:
             await self._live.aclose()
         for http in self._https:
             await http.aclose()
+
+
+def _live(answers: list[Completion]) -> list[Completion]:
+    """The answers, with word that they cost the full price."""
+    usage = answers[0].usage or Usage() if answers else Usage()
+    return [replace(answers[0], usage=replace(usage, live=True)), *answers[1:]] if answers else answers

@@ -166,6 +166,9 @@ class OpenAI(ModelSpec):
         share = self.price.batch
         return Price(input=self.price.input * share, output=self.price.output * share)
 
+    def pays_at_most(self) -> Price | None:
+        return self.price if self.mode == "batch" and self.batch.live_below else self.pays()
+
     def secrets(self) -> list[str]:
         words = [w or "" for url in self.addresses for w in (urlsplit(url).username, urlsplit(url).password)]
         logins = [_login(url) for url in self.addresses]

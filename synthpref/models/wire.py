@@ -208,4 +208,5 @@ def usage_of(answer: Any) -> Usage | None:
     counts = [usage.get(key) or 0 for key in ("prompt_tokens", "completion_tokens")]
     if not all(isinstance(n, int | float) and 0 <= n <= MOST_TOKENS for n in counts):
         return None
-    return Usage(*map(int, counts))
+    prompt, completion = map(int, counts)
+    return Usage(prompt, completion)

@@ -14,7 +14,7 @@ from synthpref.core.errors import JournalError
 from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Row, Usage
 from synthpref.engine.journal import FORGET, Journal
-from synthpref.engine.records import Outcome, Records, digest, pack
+from synthpref.engine.records import Outcome, Records, Spent, digest, pack
 from synthpref.testing import row
 
 REQUEST = Request(messages=({"role": "user", "content": "hello"},), n=2)
@@ -44,7 +44,7 @@ def test_answers_come_back_as_they_were(journal: Journal) -> None:
     settle(journal)
     assert journal.answers("r") == {(b"key", 4): answers[0], (b"key", 5): answers[1]}
     assert journal.answers("other") == {}
-    assert journal.spent() == {"policy": (2, 3, 5)}
+    assert journal.spent() == {"policy": Spent(2, 3, 5)}
     assert journal.asked("r") == [("sample.n/0", "policy", "m", REQUEST, answers)]
 
 

@@ -23,7 +23,7 @@ from synthpref.engine import merge
 from synthpref.engine.ask import seed_of
 from synthpref.engine.journal import Journal
 from synthpref.engine.merge import absorb, identify
-from synthpref.engine.records import Outcome, Records
+from synthpref.engine.records import Outcome, Records, Spent
 from synthpref.engine.salvage import mend
 from synthpref.testing import row
 
@@ -144,7 +144,7 @@ def test_a_file_is_absorbed_once(pair: tuple[Journal, Path], tmp_path: Path) -> 
     assert not part.exists()
     settle(main)
     once = said(main)
-    assert main.spent() == {"policy": (7, 14, 21)}
+    assert main.spent() == {"policy": Spent(7, 14, 21)}
     assert absorb(main, Path(copy), keep=True) == 0
     settle(main)
     assert said(main) == once

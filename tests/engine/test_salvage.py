@@ -22,7 +22,7 @@ from synthpref.core.types import Row, Usage
 from synthpref.engine.ask import seed_of
 from synthpref.engine.journal import Journal
 from synthpref.engine.pages import index_of, log_of, records
-from synthpref.engine.records import Outcome, Records
+from synthpref.engine.records import Outcome, Records, Spent
 from synthpref.engine.salvage import check, mark, mend, salvage
 
 PAGE = 4096
@@ -137,7 +137,7 @@ def test_a_salvaged_journal_holds_every_answer_and_its_cost(path: Path) -> None:
     assert check(path) is None
     assert kept(path) == wanted
     after = Records(path)
-    assert after.spent() == spent == {"policy": (CALLS * SAMPLES, CALLS * 10, CALLS * 20)}
+    assert after.spent() == spent == {"policy": Spent(CALLS * SAMPLES, CALLS * 10, CALLS * 20)}
     assert after.asked("row-0007") == asked
     assert after.steps() == [], "rows walk again"
     after.close()

@@ -11,7 +11,7 @@ from synthpref.core.seam import Completion, Request
 from synthpref.core.types import Usage
 from synthpref.engine.ask import seed_of
 from synthpref.engine.journal import Journal
-from synthpref.engine.records import Records
+from synthpref.engine.records import Records, Spent
 from synthpref.engine.salvage import check
 from synthpref.engine.segments import add_calls, cut, last_call, snapshot
 from synthpref.models.batch_ledger import Ledger, absorb
@@ -31,7 +31,7 @@ def journal(path: Path, *rows: str, role: str = "policy") -> Path:
     return path
 
 
-def held(path: Path) -> tuple[dict[str, list[str]], dict[str, tuple[int, int, int]]]:
+def held(path: Path) -> tuple[dict[str, list[str]], dict[str, Spent]]:
     """(texts by row, what was spent)."""
     records = Records(path)
     try:
@@ -51,7 +51,7 @@ def test_pieces_bring_back_all_of_a_journal(tmp_path: Path) -> None:
     again = tmp_path / "again"
     # In any order, and twice.
     assert [add_calls(again, tmp_path / f"piece-{n}") for n in (2, 0, 2, 1, 0)] == [2, 2, 0, 1, 0]
-    assert held(again)[1] == held(whole)[1] == {"policy": (10, 15 * 2, 25 * 2)}
+    assert held(again)[1] == held(whole)[1] == {"policy": Spent(10, 15 * 2, 25 * 2)}
     assert held(again)[0] == held(whole)[0]
     assert check(again) is None
 
@@ -61,7 +61,7 @@ def test_a_piece_that_holds_what_is_there_already_adds_the_rest(tmp_path: Path) 
     other = journal(tmp_path / "other", "b", "c")
     assert add_calls(main, other) == 1
     assert list(held(main)[0]) == ["a", "b", "c"]
-    assert held(main)[1] == {"policy": (6, 18, 30)}
+    assert held(main)[1] == {"policy": Spent(6, 18, 30)}
 
 
 def test_what_is_written_meanwhile_is_not_in_a_piece_and_is_in_the_next(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def order_of(path: Path, folder: Path, seat: int = 0, seats: int = 2) -> Order:
         token="t",
         seat=seat,
         seats=seats,
+        capped=[],
+        before={},
     )
 
 
@@ -259,7 +261,7 @@ def test_shards_make_what_one_process_makes(tmp_path: Path, shards: int) -> None
     journal, runner = run_sharded(path, tmp_path / "run", shards)
     same_as_here(journal, here)
     assert runner.books().balanced
-    spent = {role: n for role, (n, _, _) in journal.spent().items()}
+    spent = {role: one.answers for role, one in journal.spent().items()}
     assert {name: role.meter.completions for name, role in runner.models.roles.items()} == spent
     assert runner.progress.noted == sum(journal.entered(step)[0] for step in journal.steps())
     journal.close()

@@ -380,6 +380,32 @@ def test_a_journal_that_is_lost_is_made_anew_from_the_ledger(
     assert len(server.made) == made
 
 
+def paid(server: BatchServer) -> float:
+    """US dollars for all answers, at half of $1 for a million tokens."""
+    usages = [json.loads(line)["response"]["body"]["usage"] for made in server.made for line in made.output]
+    return sum(usage["prompt_tokens"] + usage["completion_tokens"] for usage in usages) * 0.5e-6
+
+
+def test_a_budget_is_not_passed_where_the_most_of_an_answer_is_known(
+    tmp_path: Path, server: BatchServer
+) -> None:
+    fields = {"mode": "batch", "batch": QUICK, "price": {"input": 1, "output": 1}, "max_tokens": 200}
+    path = rough.write(tmp_path, [server.url], ROWS, **fields)
+    result = job.run(job.load(path, ["limits={max_cost_usd: 0.001}"]), rough.home(tmp_path))
+    assert "budget" in result.stopped
+    assert 0.0005 < paid(server) <= 0.001
+
+
+def test_what_is_asked_live_is_counted_at_the_full_price(tmp_path: Path, server: BatchServer) -> None:
+    fields = {"mode": "batch", "batch": {**QUICK, "live_below": 10_000}, "price": {"input": 1, "output": 1}}
+    path = rough.write(tmp_path, [server.url], ROWS, **fields)
+    job.run(job.load(path), rough.home(tmp_path))
+    assert server.made == []
+    models = json.loads((rough.home(tmp_path) / "summary.json").read_text(encoding="utf-8"))["models"]
+    tokens = sum(m["prompt_tokens"] + m["completion_tokens"] for m in models.values())
+    assert sum(m["cost_usd"] for m in models.values()) == pytest.approx(tokens / 1e6)
+
+
 def test_a_budget_stops_it_between_batches_and_more_of_it_goes_on(
     tmp_path: Path, server: BatchServer, live: dict[str, bytes]
 ) -> None:
@@ -388,8 +414,10 @@ def test_a_budget_stops_it_between_batches_and_more_of_it_goes_on(
     )
     result = job.run(job.load(path, ["limits={max_cost_usd: 0.001}"]), rough.home(tmp_path))
     assert "budget" in result.stopped
-    assert len(server.made) == 1
+    # The price of a batch is half of it. What may be sent at once is what is left, however many rows wait.
+    assert 0.0005 < paid(server) <= 1.25 * 0.001 + 0.0001
+    assert 1 < len(server.made) < 12
     rough.run_here(tmp_path)
     assert rough.differences(live, rough.outcome(tmp_path)) == []
     assert server.paid_twice == []
-    assert len(server.made) == 4
+    assert paid(server) > 0.003

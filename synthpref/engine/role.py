@@ -183,6 +183,8 @@ class Role:
         """Calls that wait until there is room in the budget."""
         self.unreadable = Usage()
         """What answers that could not be read have used, about; whoever writes into the journal takes it."""
+        self._written = 0
+        """Tokens of the answers that could be read."""
         # By place, because roles at one endpoint share its outages.
         self._answered, self._place = last_answers, spec.place()
         self.answered = answered
@@ -260,6 +262,7 @@ class Role:
         self.meter.completions += len(answers)
         answers, usage = counted(request, answers)
         self.meter.add(usage, len(answers))
+        self._written += usage.completion_tokens
         if hold and self.budget:
             self.budget.used(hold, len(answers), usage)
         return answers
@@ -351,8 +354,8 @@ class Role:
         """Count an answer that came, and most likely has to be paid for: as long as others of the role were."""
         prompt, each = prompt_tokens_of(request.messages), 0.0
         if request.kind == "chat":
-            known = self.meter.usage.completion_tokens / max(self.meter.completions, 1)
-            each = min(known or UNREADABLE_TOKENS, request.max_tokens or inf)
+            mean = self._written / self.meter.completions if self.meter.completions else 0
+            each = min(mean or UNREADABLE_TOKENS, request.max_tokens or inf)
         usage = Usage(prompt, round(each * request.n), estimated=True)
         self.meter.add(usage, 0)
         self.unreadable += usage
